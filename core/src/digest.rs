@@ -1,0 +1,160 @@
+//! SHA-256 digests as OCI writes them.
+
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+
+use sha2::Digest as _;
+
+/// A SHA-256 digest; prints and parses as `sha256:` and 64 lower-case hex digits
+/// (OCI image specification, "Digests").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// A digest from its 32 raw bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 raw bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The 64 hex digits without the algorithm; safe as a file name.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        let mut hex = String::with_capacity(64);
+        for byte in self.0 {
+            for nibble in [byte >> 4, byte & 15] {
+                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            }
+        }
+        hex
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is not a digest that this engine can check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestError {
+    /// Not of the form `algorithm:hex`, or not 64 lower-case hex digits.
+    Malformed,
+    /// Well formed, but of an algorithm other than SHA-256.
+    UnsupportedAlgorithm,
+}
+
+impl fmt::Display for DigestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "not a digest of the form sha256:<64 lower-case hex digits>",
+            Self::UnsupportedAlgorithm => "a digest of an algorithm other than sha256",
+        })
+    }
+}
+
+impl core::error::Error for DigestError {}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let (algorithm, hex) = text.split_once(':').ok_or(DigestError::Malformed)?;
+        if algorithm != "sha256" {
+            return Err(DigestError::UnsupportedAlgorithm);
+        }
+        let hex: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| DigestError::Malformed)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_chunks::<2>().0) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+fn nibble(digit: u8) -> Result<u8, DigestError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(DigestError::Malformed),
+    }
+}
+
+/// Computes a [`Digest`] of bytes that arrive in pieces.
+#[derive(Clone, Default)]
+pub struct Hasher(sha2::Sha256);
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything added.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+
+    #[test]
+    fn prints_what_it_parses() {
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let digest = Digest::of(b"abc");
+        assert_eq!(format!("{digest}"), text);
+        assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(digest.hex(), text[7..]);
+    }
+
+    #[test]
+    fn rejects_other_spellings() {
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let parse = |text: &str| text.parse::<Digest>();
+        assert_eq!(parse(hex), Err(DigestError::Malformed));
+        assert_eq!(parse(&format!("sha256:{}", hex.to_uppercase())), Err(DigestError::Malformed));
+        assert_eq!(parse(&format!("sha256:{}", &hex[1..])), Err(DigestError::Malformed));
+        assert_eq!(parse(&format!("sha512:{hex}{hex}")), Err(DigestError::UnsupportedAlgorithm));
+        assert_eq!(parse(""), Err(DigestError::Malformed));
+    }
+}

@@ -1,0 +1,1 @@
+//! The native host of Lazystar: registries, cache, mounts and the command line.

@@ -1,0 +1,2 @@
+//! The `lazystar` binary.
+fn main() {}
