@@ -4,6 +4,17 @@
 
 extern crate alloc;
 
+pub mod codec;
 pub mod digest;
+pub mod fetch;
+pub mod footer;
+pub mod limits;
+pub mod open;
+pub mod range;
+pub mod toc;
+pub mod verify;
 
 pub use digest::Digest;
+pub use limits::Limits;
+pub use range::ByteRange;
+pub use toc::Toc;

@@ -1,0 +1,694 @@
+//! Entries to tables.
+//!
+//! The TOC leaves much implicit: parents may be missing, names repeat (the last one counts), hard
+//! links name paths that may come later, a chunk without a size goes through to the end of its
+//! file, whiteouts are names with a prefix. Here all of that is resolved and checked, so that the
+//! tables hold only what can be served.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use super::entry::{Entry, EntryKind};
+use super::error::{EntryFault, TocError};
+use super::parse::fault_at;
+use super::{
+    Assurance, Chunk, FLAT_ALIGN, HOLE, KINDS, Kind, Landmark, NONE, Node, SharedAttr,
+    StoredDirent, Toc, pack,
+};
+use crate::digest::Digest;
+use crate::footer::Footer;
+use crate::limits::Limits;
+
+/// Linux file systems name nothing longer (`NAME_MAX`).
+const NAME_MAX: usize = 255;
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+const PREFETCH_LANDMARK: &[u8] = b".prefetch.landmark";
+const NO_PREFETCH_LANDMARK: &[u8] = b".no.prefetch.landmark";
+const IMPLIED_DIR_MODE: u16 = 0o755;
+
+/// A node that a hard link stands for until all names are known.
+const PENDING_LINK: u32 = u32::MAX;
+
+pub(super) struct Builder {
+    footer: Footer,
+    blob_size: u64,
+    limits: Limits,
+    hash: FixedState,
+    entries: u32,
+    nodes: Vec<Node>,
+    names: Vec<Name>,
+    /// Indices into `names` by directory and name.
+    by_name: HashTable<u32>,
+    links: Vec<PendingLink>,
+    opaque: BTreeSet<u32>,
+    replaced_dir: bool,
+    attrs: Vec<SharedAttr>,
+    attr_numbers: BTreeMap<SharedAttr, u32>,
+    xattrs: Vec<u8>,
+    xattr_sets: BTreeMap<Vec<u8>, u32>,
+    text: Vec<u8>,
+    link_text: Vec<u8>,
+    chunks: Vec<Chunk>,
+    hole_bytes: u64,
+    /// The regular file whose chunks are being read.
+    file: Option<OpenFile>,
+    /// The directory of the last entry, which the next one mostly shares.
+    last_dir: (Vec<u8>, u32),
+    landmark: Option<(bool, u64)>,
+    undigested: Option<Vec<u8>>,
+}
+
+struct Name {
+    dir: u32,
+    name: u32,
+    node: u32,
+    len: u8,
+}
+
+struct PendingLink {
+    /// Index into `names`.
+    from: u32,
+    target: u32,
+    target_len: u32,
+}
+
+struct OpenFile {
+    node: u32,
+    path: Vec<u8>,
+    next_offset: u64,
+}
+
+impl Builder {
+    pub(super) fn new(footer: Footer, blob_size: u64, seed: Digest, limits: Limits) -> Self {
+        let (words, _) = seed.as_bytes().as_chunks::<8>();
+        let mut builder = Self {
+            footer,
+            blob_size,
+            limits,
+            hash: FixedState::with_seed(words.first().map_or(0, |word| u64::from_le_bytes(*word))),
+            entries: 0,
+            nodes: Vec::new(),
+            names: Vec::new(),
+            by_name: HashTable::new(),
+            links: Vec::new(),
+            opaque: BTreeSet::new(),
+            replaced_dir: false,
+            hole_bytes: 0,
+            attrs: Vec::new(),
+            attr_numbers: BTreeMap::new(),
+            xattrs: Vec::new(),
+            xattr_sets: BTreeMap::new(),
+            text: Vec::new(),
+            link_text: Vec::new(),
+            chunks: Vec::new(),
+            file: None,
+            last_dir: (Vec::new(), 0),
+            landmark: None,
+            undigested: None,
+        };
+        builder.push_implied_dir();
+        builder
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Adds an entry.
+    pub(super) fn push(&mut self, entry: &Entry) -> Result<(), TocError> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            let limit = u64::from(self.limits.entries);
+            return Err(TocError::OverLimit { what: "entries", limit });
+        }
+        let fault = |fault| fault_at(&entry.name, fault);
+        if entry.kind == EntryKind::Chunk {
+            return match self.file.take() {
+                Some(mut file) => {
+                    file.next_offset = self.push_chunk(entry, file.node, file.next_offset)?;
+                    self.file = Some(file);
+                    Ok(())
+                }
+                None => Err(fault(EntryFault::StrayChunk)),
+            };
+        }
+        self.end_file()?;
+        if entry.name.len() > self.limits.path_bytes || entry.link.len() >= self.limits.path_bytes {
+            return Err(fault(EntryFault::Name));
+        }
+        let mut path = Vec::with_capacity(entry.name.len());
+        clean(&entry.name, &mut path);
+        let (dir_path, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&path[..0], &path[..]),
+        };
+        if name.is_empty() {
+            return self.push_root(entry);
+        }
+        if name.len() > NAME_MAX {
+            return Err(fault(EntryFault::Name));
+        }
+        let dir = self.directory(dir_path).map_err(fault)?;
+        if dir == 0 && (name == PREFETCH_LANDMARK || name == NO_PREFETCH_LANDMARK) {
+            self.landmark = Some((name == PREFETCH_LANDMARK, entry.offset));
+            return Ok(());
+        }
+        if name == OPAQUE_MARK {
+            self.opaque.insert(dir);
+            return Ok(());
+        }
+        match name.strip_prefix(WHITEOUT_PREFIX) {
+            // Names such as `.wh..wh.plnk` are bookkeeping of other storage drivers.
+            Some(hidden) if hidden.starts_with(WHITEOUT_PREFIX) || hidden.is_empty() => Ok(()),
+            Some(hidden) => {
+                if self.find(dir, hidden).is_none() {
+                    let attr = self.share(Kind::Whiteout, 0, 0, 0, NONE);
+                    let node = self.push_node(attr, 0, 0, 0, 0);
+                    self.set_name(dir, hidden, node);
+                }
+                Ok(())
+            }
+            None => self.push_named(entry, dir, name, &path),
+        }
+    }
+
+    fn push_named(&mut self, entry: &Entry, dir: u32, name: &[u8], path: &[u8]) -> Result<(), TocError> {
+        let fault = |fault| fault_at(&entry.name, fault);
+        let kind = match entry.kind {
+            EntryKind::Node(kind) => kind,
+            EntryKind::Hardlink => {
+                let mut target = Vec::with_capacity(entry.link.len());
+                clean(&entry.link, &mut target);
+                let from = self.set_name(dir, name, PENDING_LINK);
+                let start = self.link_text.len();
+                self.link_text.extend_from_slice(&target);
+                self.links.push(PendingLink {
+                    from,
+                    target: count(start),
+                    target_len: count(target.len()),
+                });
+                return Ok(());
+            }
+            _ => return Err(fault(EntryFault::Kind)),
+        };
+        let xattrs = self.intern_xattrs(entry);
+        let attr = self.share(kind, entry.mode, entry.uid, entry.gid, xattrs);
+        if kind == Kind::Directory
+            && let Some(existing) = self.find(dir, name)
+            && self.is_dir(existing)
+        {
+            self.nodes[existing as usize].attr = attr;
+            self.nodes[existing as usize].mtime_nanos = entry.mtime_nanos;
+            return Ok(());
+        }
+        let (mut size, mut a, mut b) = (0, 0, 0);
+        match kind {
+            Kind::Regular => {
+                size = entry.size;
+                a = count(self.chunks.len());
+            }
+            Kind::Symlink => {
+                if entry.link.is_empty() {
+                    return Err(fault(EntryFault::EmptySymlink));
+                }
+                size = entry.link.len() as u64;
+                a = count(self.text.len());
+                self.text.extend_from_slice(&entry.link);
+            }
+            Kind::CharDevice | Kind::BlockDevice => (a, b) = entry.device,
+            _ => {}
+        }
+        let node = self.push_node(attr, entry.mtime_nanos, size, a, b);
+        self.set_name(dir, name, node);
+        if kind == Kind::Regular && size > 0 {
+            let next_offset = self.push_chunk(entry, node, 0)?;
+            self.file = Some(OpenFile { node, path: path.to_vec(), next_offset });
+        }
+        Ok(())
+    }
+
+    fn push_root(&mut self, entry: &Entry) -> Result<(), TocError> {
+        if entry.kind != EntryKind::Node(Kind::Directory) {
+            return Err(fault_at(&entry.name, EntryFault::Name));
+        }
+        let xattrs = self.intern_xattrs(entry);
+        self.nodes[0].attr = self.share(Kind::Directory, entry.mode, entry.uid, entry.gid, xattrs);
+        self.nodes[0].mtime_nanos = entry.mtime_nanos;
+        Ok(())
+    }
+
+    /// Adds a chunk that must start at `expected` in its file; returns where it ends.
+    fn push_chunk(&mut self, entry: &Entry, node: u32, expected: u64) -> Result<u64, TocError> {
+        let fault = |fault| Err(fault_at(&entry.name, fault));
+        let size = self.nodes[node as usize].size;
+        if entry.chunk_offset != expected || expected >= size {
+            return fault(EntryFault::Chunks);
+        }
+        let left = size - expected;
+        let len = if entry.chunk_size == 0 { left } else { entry.chunk_size };
+        if len > left {
+            return fault(EntryFault::Chunks);
+        }
+        if entry.zeros {
+            return self.push_hole(node, len).map(|()| expected + len);
+        }
+        let end_in_member = entry.inner_offset.checked_add(len);
+        if len > self.limits.chunk_bytes
+            || end_in_member.is_none_or(|end| end > self.limits.member_bytes)
+        {
+            return fault(EntryFault::TooLarge);
+        }
+        if entry.offset >= self.footer.payload_end {
+            return fault(EntryFault::Offset);
+        }
+        // A file of one chunk may state the digest of the whole instead.
+        let digest = entry.chunk_digest.or_else(|| entry.digest.filter(|_| len == size));
+        if digest.is_none() && self.undigested.is_none() {
+            self.undigested = Some(entry.name.clone());
+        }
+        self.chunks.push(Chunk {
+            digest: digest.unwrap_or_default(),
+            flat: 0,
+            member: entry.offset,
+            inner: u32::try_from(entry.inner_offset).unwrap_or(HOLE - 1),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        });
+        self.nodes[node as usize].b += 1;
+        Ok(expected + len)
+    }
+
+    /// Holes have no size limit of their own: one costs nothing but addresses, and is cut into
+    /// chunks that 32 bits can describe.
+    fn push_hole(&mut self, node: u32, len: u64) -> Result<(), TocError> {
+        self.hole_bytes = self.hole_bytes.saturating_add(len);
+        if self.hole_bytes > self.limits.flat_bytes {
+            let limit = self.limits.flat_bytes;
+            return Err(TocError::OverLimit { what: "bytes of file content", limit });
+        }
+        let mut left = len;
+        while left > 0 {
+            let part = left.min(1 << 31);
+            left -= part;
+            let len = u32::try_from(part).unwrap_or(u32::MAX);
+            self.chunks.push(Chunk { digest: [0; 32], flat: 0, member: 0, inner: HOLE, len });
+            self.nodes[node as usize].b += 1;
+        }
+        Ok(())
+    }
+
+    /// Ends the chunks of the current file.
+    pub(super) fn end_file(&mut self) -> Result<(), TocError> {
+        match self.file.take() {
+            Some(file) if file.next_offset != self.nodes[file.node as usize].size => {
+                Err(fault_at(&file.path, EntryFault::Chunks))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The directory at a clean path; what is missing of it is made.
+    fn directory(&mut self, path: &[u8]) -> Result<u32, EntryFault> {
+        if path.is_empty() {
+            return Ok(0);
+        }
+        if self.last_dir.0 == path {
+            return Ok(self.last_dir.1);
+        }
+        let mut dir = 0;
+        for name in path.split(|byte| *byte == b'/') {
+            if name.len() > NAME_MAX {
+                return Err(EntryFault::Name);
+            }
+            dir = match self.find(dir, name) {
+                Some(node) if self.is_dir(node) => node,
+                Some(node) if self.is_whiteout(node) => self.imply_dir(dir, name),
+                Some(_) => return Err(EntryFault::ParentNotDirectory),
+                None => self.imply_dir(dir, name),
+            };
+        }
+        self.last_dir.0.clear();
+        self.last_dir.0.extend_from_slice(path);
+        self.last_dir.1 = dir;
+        Ok(dir)
+    }
+
+    fn imply_dir(&mut self, dir: u32, name: &[u8]) -> u32 {
+        let node = self.push_implied_dir();
+        self.set_name(dir, name, node);
+        node
+    }
+
+    fn push_implied_dir(&mut self) -> u32 {
+        let attr = self.share(Kind::Directory, IMPLIED_DIR_MODE, 0, 0, NONE);
+        self.push_node(attr, 0, 0, 0, 0)
+    }
+
+    fn push_node(&mut self, attr: u32, mtime_nanos: i64, size: u64, a: u32, b: u32) -> u32 {
+        self.nodes.push(Node { size, mtime_nanos, a, b, attr, nlink: 0 });
+        count(self.nodes.len() - 1)
+    }
+
+    fn share(&mut self, kind: Kind, mode: u16, uid: u32, gid: u32, xattrs: u32) -> u32 {
+        let kind = KINDS.iter().position(|known| *known == kind).unwrap_or(0);
+        let kind = u8::try_from(kind).unwrap_or(0);
+        self.share_attr(SharedAttr { kind, opaque: false, mode, uid, gid, xattrs })
+    }
+
+    fn share_attr(&mut self, attr: SharedAttr) -> u32 {
+        let Self { attrs, attr_numbers, .. } = self;
+        *attr_numbers.entry(attr).or_insert_with(|| {
+            attrs.push(attr);
+            count(attrs.len() - 1)
+        })
+    }
+
+    fn intern_xattrs(&mut self, entry: &Entry) -> u32 {
+        if entry.xattr_count == 0 {
+            return NONE;
+        }
+        if let Some(offset) = self.xattr_sets.get(&entry.xattrs) {
+            return *offset;
+        }
+        let offset = count(self.xattrs.len());
+        self.xattrs.extend(entry.xattr_count.to_le_bytes());
+        self.xattrs.extend_from_slice(&entry.xattrs);
+        self.xattr_sets.insert(entry.xattrs.clone(), offset);
+        offset
+    }
+
+    fn is_kind(&self, node: u32, kind: Kind) -> bool {
+        self.nodes.get(node as usize).is_some_and(|node| self.kind_of(node) == kind)
+    }
+
+    fn kind_of(&self, node: &Node) -> Kind {
+        KINDS[usize::from(self.attrs[node.attr as usize].kind)]
+    }
+
+    fn is_dir(&self, node: u32) -> bool {
+        self.is_kind(node, Kind::Directory)
+    }
+
+    fn is_whiteout(&self, node: u32) -> bool {
+        self.is_kind(node, Kind::Whiteout)
+    }
+
+    fn name_hash(&self, dir: u32, name: &[u8]) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write_u32(dir);
+        hasher.write(name);
+        hasher.finish()
+    }
+
+    fn name_text(&self, name: &Name) -> &[u8] {
+        let start = name.name as usize;
+        &self.text[start..start + usize::from(name.len)]
+    }
+
+    fn find_name(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        let hash = self.name_hash(dir, name);
+        let found = self.by_name.find(hash, |at| {
+            let found = &self.names[*at as usize];
+            found.dir == dir && self.name_text(found) == name
+        });
+        found.copied()
+    }
+
+    fn find(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        self.find_name(dir, name).map(|at| self.names[at as usize].node)
+    }
+
+    /// Lets `name` in `dir` name `node`; returns the index of the name.
+    fn set_name(&mut self, dir: u32, name: &[u8], node: u32) -> u32 {
+        if let Some(at) = self.find_name(dir, name) {
+            if self.is_dir(self.names[at as usize].node) {
+                self.replaced_dir = true;
+                self.last_dir.0.clear();
+            }
+            self.names[at as usize].node = node;
+            return at;
+        }
+        let at = count(self.names.len());
+        let start = count(self.text.len());
+        self.text.extend_from_slice(name);
+        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        self.names.push(Name { dir, name: start, node, len });
+        let hash = self.name_hash(dir, name);
+        let Self { by_name, names, text, hash: state, .. } = self;
+        by_name.insert_unique(hash, at, |at| {
+            let name = &names[*at as usize];
+            let mut hasher = state.build_hasher();
+            hasher.write_u32(name.dir);
+            hasher.write(&text[name.name as usize..name.name as usize + usize::from(name.len)]);
+            hasher.finish()
+        });
+        at
+    }
+
+    /// Resolves what was left open and makes the tables.
+    pub(super) fn finish(
+        mut self,
+        digest: Digest,
+        assurance: Assurance,
+        unverified: bool,
+    ) -> Result<Toc, TocError> {
+        let assurance = match self.undigested.take() {
+            Some(path) if !unverified || assurance == Assurance::Verified => {
+                return Err(fault_at(&path, EntryFault::NoDigest));
+            }
+            Some(_) => Assurance::Unverified,
+            None => assurance,
+        };
+        self.resolve_links()?;
+        self.by_name = HashTable::new();
+        for dir in core::mem::take(&mut self.opaque) {
+            let attr = self.attrs[self.nodes[dir as usize].attr as usize];
+            self.nodes[dir as usize].attr = self.share_attr(SharedAttr { opaque: true, ..attr });
+        }
+        let dirents = self.directories();
+        let flat_size = self.lay_out()?;
+        let landmark = match self.landmark {
+            Some((true, offset)) => {
+                let before = self.chunks.partition_point(|chunk| chunk.member < offset);
+                Landmark::Prefetch(self.chunks.get(before).map_or(flat_size, |chunk| chunk.flat))
+            }
+            Some((false, _)) => Landmark::NoPrefetch,
+            None => Landmark::None,
+        };
+        self.nodes.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+        self.text.shrink_to_fit();
+        Ok(Toc {
+            format: self.footer.format,
+            digest,
+            assurance,
+            blob_size: self.blob_size,
+            payload_end: self.footer.payload_end,
+            landmark,
+            flat_size,
+            nodes: self.nodes,
+            dirents,
+            chunks: self.chunks,
+            attrs: self.attrs,
+            text: self.text,
+            xattrs: self.xattrs,
+        })
+    }
+
+    /// Lets every hard link name the node that its chain of targets ends at.
+    fn resolve_links(&mut self) -> Result<(), TocError> {
+        let links = core::mem::take(&mut self.links);
+        let by_name: BTreeMap<u32, usize> =
+            links.iter().enumerate().map(|(at, link)| (link.from, at)).collect();
+        for link in &links {
+            let mut followed = Vec::new();
+            let mut at = link.from;
+            let node = loop {
+                let node = self.names[at as usize].node;
+                if node != PENDING_LINK {
+                    let whiteout = self.is_whiteout(node);
+                    break if whiteout { Err(EntryFault::LinkTargetMissing) } else { Ok(node) };
+                }
+                followed.push(at);
+                if followed.len() > links.len() {
+                    break Err(EntryFault::LinkCycle);
+                }
+                let Some(step) = by_name.get(&at).map(|step| &links[*step]) else {
+                    break Err(EntryFault::LinkTargetMissing);
+                };
+                let start = step.target as usize;
+                let target = &self.link_text[start..start + step.target_len as usize];
+                match self.walk(target) {
+                    Some(next) => at = next,
+                    None => break Err(EntryFault::LinkTargetMissing),
+                }
+            };
+            let checked = node.and_then(|node| {
+                let bad = self.is_dir(node) && !followed.is_empty();
+                if bad { Err(EntryFault::LinkToDirectory) } else { Ok(node) }
+            });
+            let node = checked.map_err(|fault| fault_at(self.name_text(&self.names[link.from as usize]), fault))?;
+            for name in followed {
+                self.names[name as usize].node = node;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name at a clean path.
+    fn walk(&self, path: &[u8]) -> Option<u32> {
+        let mut dir = 0;
+        let mut found = None;
+        for name in path.split(|byte| *byte == b'/') {
+            let at = self.find_name(dir, name)?;
+            dir = self.names[at as usize].node;
+            found = Some(at);
+        }
+        found
+    }
+
+    /// Sorts the names of each directory, tells directories where theirs are, and counts links.
+    fn directories(&mut self) -> Vec<StoredDirent> {
+        let mut names = core::mem::take(&mut self.names);
+        names.sort_unstable_by(|one, other| match one.dir.cmp(&other.dir) {
+            Ordering::Equal => self.name_text(one).cmp(self.name_text(other)),
+            unequal => unequal,
+        });
+        if self.replaced_dir {
+            self.drop_orphans(&mut names);
+        }
+        self.nodes[0].nlink = 2;
+        self.nodes[0].size = pack(0, NONE);
+        for (at, name) in names.iter().enumerate() {
+            let at = count(at);
+            let dir = &mut self.nodes[name.dir as usize];
+            if dir.b == 0 {
+                dir.a = at;
+            }
+            dir.b += 1;
+            if self.is_dir(name.node) {
+                self.nodes[name.dir as usize].nlink += 1;
+                let node = &mut self.nodes[name.node as usize];
+                node.size = pack(name.dir, at);
+                node.nlink += 2;
+            } else {
+                self.nodes[name.node as usize].nlink += 1;
+            }
+        }
+        let stored =
+            |name: &Name| StoredDirent { name: name.name, node: name.node, name_len: name.len };
+        names.iter().map(stored).collect()
+    }
+
+    /// Drops the names that were below directories which a later entry replaced by something else.
+    fn drop_orphans(&self, names: &mut Vec<Name>) {
+        let mut reachable = BTreeSet::from([0]);
+        let mut queue = Vec::from([0]);
+        while let Some(dir) = queue.pop() {
+            let start = names.partition_point(|name| name.dir < dir);
+            for name in names[start..].iter().take_while(|name| name.dir == dir) {
+                if self.is_dir(name.node) && reachable.insert(name.node) {
+                    queue.push(name.node);
+                }
+            }
+        }
+        names.retain(|name| reachable.contains(&name.dir));
+    }
+
+    /// Gives every file its place in the flat space, in blob order, and returns the end of that.
+    fn lay_out(&mut self) -> Result<u64, TocError> {
+        let mut files: Vec<u32> = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            // A file that a later entry replaced has no name left.
+            if node.nlink > 0 && node.b > 0 && self.kind_of(node) == Kind::Regular {
+                files.push(count(at));
+            }
+        }
+        // Holes lie where the chunk before them does, so that the order of the blob is kept.
+        for file in &files {
+            let node = &self.nodes[*file as usize];
+            let chunks = &mut self.chunks[node.a as usize..(node.a + node.b) as usize];
+            let first = chunks.iter().find(|chunk| !chunk.is_hole());
+            let mut member = first.map_or(0, |chunk| chunk.member);
+            for chunk in chunks {
+                if chunk.is_hole() {
+                    chunk.member = member;
+                } else {
+                    member = chunk.member;
+                }
+            }
+        }
+        let place = |node: u32| {
+            let node = &self.nodes[node as usize];
+            let chunk = &self.chunks[node.a as usize];
+            (chunk.member, if chunk.is_hole() { 0 } else { chunk.inner })
+        };
+        let in_order = files.windows(2).all(|pair| {
+            let next = &self.nodes[pair[1] as usize];
+            let last = &self.nodes[pair[0] as usize];
+            place(pair[0]) <= place(pair[1]) && last.a + last.b == next.a
+        });
+        let complete = files.iter().map(|file| self.nodes[*file as usize].b as usize).sum::<usize>();
+        if !in_order || complete != self.chunks.len() {
+            files.sort_by_key(|file| place(*file));
+            let mut chunks = Vec::with_capacity(complete);
+            for file in &files {
+                let node = &mut self.nodes[*file as usize];
+                let start = count(chunks.len());
+                chunks.extend_from_slice(&self.chunks[node.a as usize..(node.a + node.b) as usize]);
+                node.a = start;
+            }
+            self.chunks = chunks;
+        }
+        self.assign_flat(&files)
+    }
+
+    fn assign_flat(&mut self, files: &[u32]) -> Result<u64, TocError> {
+        let mut flat = 0_u64;
+        let mut last = (0, 0);
+        for file in files {
+            let node = &self.nodes[*file as usize];
+            for chunk in &mut self.chunks[node.a as usize..(node.a + node.b) as usize] {
+                let end = if chunk.is_hole() { 0 } else { chunk.inner };
+                if chunk.member < last.0 || (chunk.member == last.0 && !chunk.is_hole() && end < last.1) {
+                    return Err(TocError::Shape("the data of its files is not in blob order"));
+                }
+                last = (chunk.member, if chunk.is_hole() { last.1 } else { end + chunk.len });
+                chunk.flat = flat;
+                flat += u64::from(chunk.len);
+                if flat > self.limits.flat_bytes {
+                    let limit = self.limits.flat_bytes;
+                    return Err(TocError::OverLimit { what: "bytes of file content", limit });
+                }
+            }
+            flat = flat.next_multiple_of(FLAT_ALIGN);
+        }
+        Ok(flat)
+    }
+}
+
+/// Writes `path` without a leading slash, empty parts, `.` and `..`, which cannot leave the root.
+fn clean(path: &[u8], out: &mut Vec<u8>) {
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => out.truncate(out.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            _ => {
+                if !out.is_empty() {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(part);
+            }
+        }
+    }
+}
+
+/// Counts are limited far below 2^32: entries by their number, text by the bytes of the TOC.
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
