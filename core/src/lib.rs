@@ -8,6 +8,8 @@ pub mod codec;
 pub mod digest;
 pub mod fetch;
 pub mod footer;
+pub mod image;
+pub mod layer;
 pub mod limits;
 pub mod open;
 pub mod range;

@@ -1,0 +1,124 @@
+//! How missing members become requests, and how far to fetch ahead of a reader.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::range::ByteRange;
+use crate::toc::Toc;
+
+/// How requests are cut. All are compressed bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchPolicy {
+    /// Members this close are fetched in one request, what lies between them included: the
+    /// bandwidth that this wastes must cost less than a request.
+    pub gap: u64,
+    /// What a read that misses fetches at least, because the files beside the one that is read
+    /// are often read next.
+    pub min_span: u64,
+    /// What one request asks for at most, unless a single member is larger: long enough to be
+    /// efficient, short enough that several run side by side and are decoded side by side.
+    pub max_span: u64,
+    /// How far to fetch ahead of somebody who reads everything in order.
+    pub max_ahead: u64,
+}
+
+impl Default for FetchPolicy {
+    fn default() -> Self {
+        Self { gap: 32 << 10, min_span: 64 << 10, max_span: 1 << 20, max_ahead: 8 << 20 }
+    }
+}
+
+/// Members that one request brings: positions in the list given, and the bytes that hold them.
+pub(super) struct Span {
+    pub(super) members: Range<usize>,
+    pub(super) range: ByteRange,
+}
+
+/// Cuts a sorted list of members into requests.
+pub(super) fn spans(toc: &Toc, members: &[u64], policy: &FetchPolicy) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for (at, member) in members.iter().enumerate() {
+        let next = toc.member_span(*member);
+        if let Some(Span { members, range }) = spans.last_mut()
+            && next.start.saturating_sub(range.end) <= policy.gap
+            && next.end - range.start <= policy.max_span
+        {
+            members.end = at + 1;
+            range.end = next.end;
+        } else {
+            spans.push(Span { members: at..at + 1, range: next });
+        }
+    }
+    spans
+}
+
+/// Follows somebody who reads in blob order, and fetches further ahead the longer they do.
+#[derive(Debug, Default)]
+pub(super) struct Readahead {
+    /// The end of what was requested for the reader.
+    end: u64,
+    /// How much was requested ahead of the last miss.
+    window: u64,
+    mark: Option<u64>,
+}
+
+impl Readahead {
+    pub(super) fn mark(&self) -> Option<u64> {
+        self.mark
+    }
+
+    /// Adds to `members`, which a reader waits for, those after them that it may want next.
+    pub(super) fn extend(
+        &mut self,
+        toc: &Toc,
+        policy: &FetchPolicy,
+        members: &mut Vec<u64>,
+        is_missing: impl Fn(&Toc, u64) -> bool,
+    ) {
+        let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
+        let start = toc.member_span(*first).start;
+        let demanded = toc.member_span(*last);
+        let in_order = start >= self.end && start - self.end <= policy.gap && self.end > 0;
+        self.window = if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
+        let until = (start + self.window).max(demanded.end);
+        self.mark = None;
+        self.end = demanded.end;
+        self.append(toc, until, members, is_missing);
+    }
+
+    /// The members of the next window.
+    pub(super) fn advance(
+        &mut self,
+        toc: &Toc,
+        policy: &FetchPolicy,
+        is_missing: impl Fn(&Toc, u64) -> bool,
+    ) -> Vec<u64> {
+        let mut members = Vec::new();
+        self.mark = None;
+        self.window = (self.window * 2).clamp(policy.min_span, policy.max_ahead);
+        self.append(toc, self.end + self.window, &mut members, is_missing);
+        members
+    }
+
+    fn append(
+        &mut self,
+        toc: &Toc,
+        until: u64,
+        members: &mut Vec<u64>,
+        is_missing: impl Fn(&Toc, u64) -> bool,
+    ) {
+        loop {
+            let chunks = toc.member_chunks(self.end);
+            let Some(next) = toc.chunks().get(chunks.start as usize) else { return };
+            let span = toc.member_span(next.member);
+            if span.end > until {
+                return;
+            }
+            if is_missing(toc, next.member) {
+                members.push(next.member);
+                self.mark.get_or_insert(next.flat);
+            }
+            self.end = span.end;
+        }
+    }
+}
