@@ -1,0 +1,284 @@
+//! The loop around the engine: the only place where layers meet the network and the cache.
+//!
+//! A read that the cache can answer never comes here. A miss gives the engine its range, and what
+//! the engine asks for is carried out: fetches are tasks, members are decoded, verified and stored
+//! where their bytes arrived or on a worker thread. The engine's lock is held only while it
+//! decides, never while anything waits.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use lazystar_core::Toc;
+use lazystar_core::fetch::{FetchFailure, FetchId, FetchRequest, Priority};
+use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadError, ReadId};
+use lazystar_core::verify::MemberJob;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::cache::LayerCache;
+use crate::codec::NativeCodec;
+use crate::link::Link;
+use crate::source::{Blob, FetchError};
+
+/// Requests that readers wait for, at the same time, for one layer. Registries and their caches
+/// take this many from one client without complaint.
+const DEMAND_FETCHES: usize = 16;
+/// Requests that nobody waits for yet.
+const PREFETCH_FETCHES: usize = 4;
+/// Members with fewer compressed bytes are decoded where they arrive: waking a worker costs more.
+const INLINE_DECODE: usize = 64 << 10;
+const NO_MARK: u64 = u64::MAX;
+
+thread_local! {
+    static CODEC: std::cell::RefCell<NativeCodec> = std::cell::RefCell::default();
+}
+
+/// A layer that is being read: tables, cache, blob and the engine between them.
+pub struct LazyLayer {
+    toc: Arc<Toc>,
+    cache: LayerCache,
+    blob: Blob,
+    link: Link,
+    runtime: Handle,
+    engine: Mutex<Engine>,
+    /// See [`Layer::readahead_mark`].
+    mark: AtomicU64,
+    demand: Semaphore,
+    prefetch: Semaphore,
+}
+
+struct Engine {
+    layer: Layer,
+    waiters: HashMap<ReadId, Waiter>,
+    fetches: HashMap<FetchId, Fetch>,
+}
+
+struct Fetch {
+    task: AbortHandle,
+    raised: Arc<Notify>,
+}
+
+type Waiter = Box<dyn FnOnce(Result<(), ReadError>) + Send>;
+
+impl LazyLayer {
+    /// A layer whose missing chunks come from `blob`; the work is done on `runtime`.
+    #[must_use]
+    pub fn new(cache: LayerCache, toc: Arc<Toc>, blob: Blob, link: Link, runtime: Handle) -> Arc<Self> {
+        let layer = Layer::new(Arc::clone(&toc), FetchPolicy::default());
+        let engine = Engine { layer, waiters: HashMap::new(), fetches: HashMap::new() };
+        Arc::new(Self {
+            toc,
+            cache,
+            blob,
+            link,
+            runtime,
+            engine: Mutex::new(engine),
+            mark: AtomicU64::new(NO_MARK),
+            demand: Semaphore::new(DEMAND_FETCHES),
+            prefetch: Semaphore::new(PREFETCH_FETCHES),
+        })
+    }
+
+    /// The table of contents.
+    #[must_use]
+    pub fn toc(&self) -> &Arc<Toc> {
+        &self.toc
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &LayerCache {
+        &self.cache
+    }
+
+    /// Whether a range of the flat space can be read now.
+    pub fn is_present(self: &Arc<Self>, flat: Range<u64>) -> bool {
+        let mark = self.mark.load(Ordering::Relaxed);
+        if flat.contains(&mark)
+            && self.mark.compare_exchange(mark, NO_MARK, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.turn(|engine| engine.layer.advance(&self.cache));
+        }
+        self.cache.is_present(flat)
+    }
+
+    /// Reads from the flat space what [`is_present`](Self::is_present) said is there.
+    ///
+    /// # Errors
+    /// When the cache file cannot be read.
+    pub fn read_present(&self, flat: u64, out: &mut [u8]) -> io::Result<()> {
+        self.cache.read(flat, out)
+    }
+
+    /// Makes a range of the flat space present, then calls `done`, on any thread.
+    pub fn request(
+        self: &Arc<Self>,
+        flat: Range<u64>,
+        priority: Priority,
+        done: impl FnOnce(Result<(), ReadError>) + Send + 'static,
+    ) -> ReadId {
+        self.cache.revalidate(flat.clone());
+        self.turn(|engine| {
+            if priority == Priority::Demand {
+                engine.layer.set_policy(self.link.policy());
+            }
+            let read = engine.layer.read(flat, priority, &self.cache);
+            engine.waiters.insert(read, Box::new(done));
+            read
+        })
+    }
+
+    /// Gives up a request; its `done` is dropped.
+    pub fn cancel(self: &Arc<Self>, read: ReadId) {
+        self.turn(|engine| {
+            engine.waiters.remove(&read);
+            engine.layer.cancel(read);
+        });
+    }
+
+    /// Makes a range of the flat space present. Dropping the future gives it up.
+    ///
+    /// # Errors
+    /// When a chunk of it cannot be had or is not what the TOC says.
+    pub async fn ensure(self: &Arc<Self>, flat: Range<u64>, priority: Priority) -> Result<(), ReadError> {
+        struct Cancel<'a>(&'a Arc<LazyLayer>, Option<ReadId>);
+        impl Drop for Cancel<'_> {
+            fn drop(&mut self) {
+                self.1.into_iter().for_each(|read| self.0.cancel(read));
+            }
+        }
+        if self.is_present(flat.clone()) {
+            return Ok(());
+        }
+        let (send, receive) = oneshot::channel();
+        let read = self.request(flat, priority, move |result| {
+            // Nobody listens when the future was dropped meanwhile.
+            let _ = send.send(result);
+        });
+        let mut cancel = Cancel(self, Some(read));
+        let result = receive.await;
+        cancel.1 = None;
+        result.unwrap_or(Err(ReadError::Fetch(FetchFailure::Transient)))
+    }
+
+    /// Gives the engine a command or input, then carries out all that it wants.
+    fn turn<R>(self: &Arc<Self>, input: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut jobs = Vec::new();
+        let mut ended: Vec<(Waiter, Result<(), ReadError>)> = Vec::new();
+        let result = {
+            let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = input(&mut engine);
+            while let Some(output) = engine.layer.poll_output() {
+                match output {
+                    Output::Fetch(request) => {
+                        let fetch = self.start(request);
+                        engine.fetches.insert(request.id, fetch);
+                    }
+                    Output::Raise(id) => {
+                        engine.fetches.get(&id).into_iter().for_each(|it| it.raised.notify_one());
+                    }
+                    Output::Abandon(id) => {
+                        engine.fetches.remove(&id).into_iter().for_each(|it| it.task.abort());
+                    }
+                    Output::Decode(job) => jobs.push(job),
+                    Output::Done { read, result } => {
+                        ended.extend(engine.waiters.remove(&read).map(|waiter| (waiter, result)));
+                    }
+                }
+            }
+            let mark = engine.layer.readahead_mark().unwrap_or(NO_MARK);
+            self.mark.store(mark, Ordering::Relaxed);
+            result
+        };
+        for (waiter, result) in ended {
+            waiter(result);
+        }
+        // The last one is for this thread, which has nothing else to do with its bytes.
+        let inline = jobs.pop_if(|job| jobs_len_is_small(job));
+        for job in jobs {
+            let layer = Arc::clone(self);
+            self.runtime.spawn_blocking(move || layer.decode(&job));
+        }
+        inline.into_iter().for_each(|job| self.decode(&job));
+        result
+    }
+
+    fn decode(self: &Arc<Self>, job: &MemberJob) {
+        let member = CODEC.with_borrow_mut(|codec| job.run(codec));
+        let mut stored = Ok(());
+        for chunk in member.verified() {
+            if let Err(error) = self.cache.store(&chunk) {
+                tracing::error!(blob = self.blob.name(), %error, "cannot write to the cache");
+                stored = Err(FetchFailure::Storage);
+            }
+        }
+        for (_, fault) in member.faults() {
+            tracing::error!(blob = self.blob.name(), "{fault}");
+        }
+        self.turn(|engine| engine.layer.handle_decoded(&member, stored));
+    }
+
+    fn start(self: &Arc<Self>, request: FetchRequest) -> Fetch {
+        let raised = Arc::new(Notify::new());
+        let layer = Arc::clone(self);
+        let waked = Arc::clone(&raised);
+        let task = self.runtime.spawn(async move {
+            let result = layer.fetch(request, &waked).await;
+            if let Err(error) = &result {
+                tracing::warn!(range = %request.range, %error, "fetch failed");
+            }
+            layer.turn(|engine| {
+                engine.fetches.remove(&request.id);
+                if let Err(error) = &result {
+                    engine.layer.handle_fetch_failed(request.id, failure(error));
+                }
+            });
+        });
+        Fetch { task: task.abort_handle(), raised }
+    }
+
+    async fn fetch(self: &Arc<Self>, request: FetchRequest, raised: &Notify) -> Result<(), FetchError> {
+        let _permit = match request.priority {
+            Priority::Demand => self.demand.acquire().await,
+            Priority::Prefetch => tokio::select! {
+                permit = self.prefetch.acquire() => permit,
+                () = raised.notified() => self.demand.acquire().await,
+            },
+        };
+        let asked = Instant::now();
+        let mut stream = self.blob.fetch(request.range.into()).await?;
+        let answered = Instant::now();
+        let mut at = request.range.start;
+        while let Some(piece) = stream.next().await {
+            let piece = piece?;
+            self.turn(|engine| engine.layer.handle_fetched(request.id, at, &piece));
+            at += piece.len() as u64;
+        }
+        self.link.observe(answered - asked, answered.elapsed(), request.range.len());
+        Ok(())
+    }
+}
+
+fn jobs_len_is_small(job: &MemberJob) -> bool {
+    job.compressed_len() < INLINE_DECODE
+}
+
+fn failure(error: &FetchError) -> FetchFailure {
+    match error {
+        FetchError::NotFound { .. } => FetchFailure::Gone,
+        FetchError::Denied { .. } => FetchFailure::Denied,
+        error if error.is_transient() => FetchFailure::Transient,
+        _ => FetchFailure::Protocol,
+    }
+}
+
+impl std::fmt::Debug for LazyLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LazyLayer").field("toc", &self.toc).field("blob", &self.blob).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,234 @@
+//! Mounting an image.
+//!
+//! Root gets the layers stacked by overlayfs over one FUSE mount that shows them side by side; the
+//! FUSE mount is detached as soon as overlayfs holds it, so that the directory asked for is the
+//! only mount there is, and unmounting it, by whatever means, ends everything. Everybody else gets
+//! one FUSE mount of the merged tree, made by `fusermount3`.
+
+pub mod fuse;
+pub mod overlay;
+pub mod tree;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use lazystar_core::image::Image as ImageTree;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::driver::LazyLayer;
+use fuse::ImageFs;
+use tree::Tree;
+
+/// What the kernel reads ahead of a reader through FUSE. It would be 128 KiB.
+const READ_AHEAD_KIB: &str = "1024";
+
+/// A mounted image.
+#[derive(Debug)]
+pub struct Mounted {
+    session: BackgroundSession,
+    dir: PathBuf,
+    by_root: bool,
+}
+
+/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given.
+///
+/// # Errors
+/// When the directory cannot be used, or the kernel refuses.
+pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
+    let dir = dir.canonicalize().with_context(|| format!("cannot mount on {}", dir.display()))?;
+    if !dir.is_dir() {
+        bail!("cannot mount on {}: it is not a directory", dir.display());
+    }
+    let by_root = rustix::process::geteuid().is_root();
+    let session = if by_root {
+        mount_overlay(layers, &dir, writable)?
+    } else if writable.is_some() {
+        bail!("--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`");
+    } else {
+        mount_merged(layers, &dir)?
+    };
+    Ok(Mounted { session, dir, by_root })
+}
+
+impl Mounted {
+    /// Waits until the image is unmounted.
+    ///
+    /// # Errors
+    /// When the FUSE session ended with one.
+    pub fn wait(self) -> io::Result<()> {
+        match self.session.guard.join() {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::other("a FUSE thread died")),
+        }
+    }
+
+    /// A handle to unmount it with from another thread.
+    #[must_use]
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter { dir: self.dir.clone(), by_root: self.by_root }
+    }
+}
+
+/// Unmounts an image.
+#[derive(Clone, Debug)]
+pub struct Unmounter {
+    dir: PathBuf,
+    by_root: bool,
+}
+
+impl Unmounter {
+    /// Unmounts; a mount that is in use is taken out of sight, and goes when its users do.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unmount(&self) -> Result<()> {
+        match unmount(&self.dir, self.by_root, false) {
+            Err(error) if error.downcast_ref::<Busy>().is_some() => {
+                tracing::warn!("{error:#}; detaching it");
+                unmount(&self.dir, self.by_root, true)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Somebody uses a mount.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is in use; end what runs in it (`fuser -m {0}` lists it)")]
+struct Busy(String);
+
+/// Unmounts what is mounted on `dir`.
+///
+/// # Errors
+/// When nothing is, or it is in use.
+pub fn unmount_dir(dir: &Path) -> Result<()> {
+    let dir = dir.canonicalize().with_context(|| format!("cannot unmount {}", dir.display()))?;
+    unmount(&dir, rustix::process::geteuid().is_root(), false)
+}
+
+fn unmount(dir: &Path, by_root: bool, detach: bool) -> Result<()> {
+    if !by_root {
+        let mut command = std::process::Command::new("fusermount3");
+        command.arg("-u").args(detach.then_some("-z")).arg(dir);
+        let output = command.output().context("cannot run fusermount3 (Debian package fuse3)")?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        return match output.status.success() {
+            true => Ok(()),
+            false if message.contains("busy") => Err(Busy(dir.display().to_string()).into()),
+            false => bail!("cannot unmount {}: {}", dir.display(), message.trim()),
+        };
+    }
+    let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(dir, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(Busy(dir.display().to_string()).into()),
+        Err(rustix::io::Errno::INVAL) => bail!("nothing is mounted on {}", dir.display()),
+        Err(error) => Err(error).with_context(|| format!("cannot unmount {}", dir.display())),
+    }
+}
+
+fn mount_overlay(
+    layers: Vec<Arc<LazyLayer>>,
+    dir: &Path,
+    writable: Option<&Path>,
+) -> Result<BackgroundSession> {
+    let count = layers.len();
+    let tocs = layers.iter().map(|layer| Arc::clone(layer.toc())).collect();
+    let filesystem = ImageFs::new(Tree::layers(tocs), layers);
+    let below = PrivateDir::new()?;
+    let session = start(filesystem, |device| mount_fuse(device, below.path()))?;
+    set_read_ahead(below.path());
+    let lower: Vec<_> = (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
+    let mounted = overlay::mount(&lower, writable, dir);
+    // overlayfs has its own hold on it; without overlayfs the session has to end anyway.
+    rustix::mount::unmount(below.path(), UnmountFlags::DETACH)
+        .context("cannot detach the FUSE mount")?;
+    mounted?;
+    Ok(session)
+}
+
+fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSession> {
+    let tocs = layers.iter().map(|layer| Arc::clone(layer.toc())).collect();
+    let filesystem = ImageFs::new(Tree::merged(ImageTree::new(tocs)), layers);
+    let mut config = config(SessionACL::Owner);
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::DefaultPermissions,
+        MountOption::FSName("lazystar".into()),
+        MountOption::Subtype("lazystar".into()),
+    ];
+    let session = Session::new(filesystem, dir, &config)
+        .with_context(|| format!("cannot mount on {} (is the package fuse3 installed?)", dir.display()))?;
+    Ok(session.spawn()?)
+}
+
+/// Starts a FUSE session on a device that `mount` mounts first.
+fn start(filesystem: ImageFs, mount: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<BackgroundSession> {
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    let device: OwnedFd = device.context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?.into();
+    mount(&device)?;
+    Ok(Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All))?.spawn()?)
+}
+
+fn config(acl: SessionACL) -> Config {
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)));
+    config.clone_fd = true;
+    config
+}
+
+fn mount_fuse(device: &OwnedFd, dir: &Path) -> Result<()> {
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+        device.as_fd().as_raw_fd()
+    );
+    let options = std::ffi::CString::new(options)?;
+    rustix::mount::mount("lazystar", dir, "fuse.lazystar", MountFlags::RDONLY, &*options)
+        .context("cannot mount FUSE; this needs CAP_SYS_ADMIN")
+}
+
+/// Lets the kernel read further ahead. Works without, only slower.
+fn set_read_ahead(dir: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = fs::metadata(dir) else { return };
+    let device = metadata.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = fs::write(&file, READ_AHEAD_KIB) {
+        tracing::debug!(%file, %error, "cannot raise the read-ahead");
+    }
+}
+
+/// A directory that nobody else can reach, removed when dropped.
+struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    fn new() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let base = if Path::new("/run").is_dir() { PathBuf::from("/run") } else { std::env::temp_dir() };
+        let dir = base.join(format!("lazystar-{}", std::process::id()));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            tracing::warn!(dir = %self.0.display(), %error, "cannot remove a directory");
+        }
+    }
+}
