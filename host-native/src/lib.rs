@@ -1,1 +1,9 @@
 //! The native host of Lazystar: registries, cache, mounts and the command line.
+
+pub mod demo;
+pub mod image;
+pub mod keychain;
+pub mod oci;
+pub mod reference;
+pub mod registry;
+pub mod source;

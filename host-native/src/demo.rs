@@ -1,0 +1,3 @@
+//! What `lazystar demo` needs to show the whole job on one machine.
+
+pub mod registry;

@@ -1,0 +1,57 @@
+//! How patient a client is, and with which credentials.
+
+use std::time::Duration;
+
+use super::jittered;
+use crate::keychain::Keychain;
+
+/// Deadlines, retries and credentials of a client.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Where credentials come from.
+    pub keychain: Keychain,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long one request may wait for the head of its answer.
+    pub head_timeout: Duration,
+    /// How long the next bytes of an answer may take.
+    pub chunk_timeout: Duration,
+    /// How long all attempts at one request may take together, and how long a transfer may go on
+    /// without any progress.
+    pub total_timeout: Duration,
+    /// How often one request is sent before its failure is believed.
+    pub attempts: u32,
+    /// The pause before the second attempt; doubles with each further one.
+    pub backoff: Duration,
+    /// The longest pause that a registry may ask for with `Retry-After`.
+    pub longest_pause: Duration,
+    /// How often one transfer is resumed after its connection was lost.
+    pub resumptions: u32,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            keychain: Keychain::default(),
+            // Two lost SYN packets cost 3 s; what takes 10 s is down.
+            connect_timeout: Duration::from_secs(10),
+            // Pull-through caches fetch a whole blob before they answer.
+            head_timeout: Duration::from_secs(30),
+            chunk_timeout: Duration::from_secs(15),
+            total_timeout: Duration::from_secs(120),
+            attempts: 5,
+            backoff: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(30),
+            // With pauses only between fruitless ones: enough for a link that breaks every 100 MB.
+            resumptions: 16,
+        }
+    }
+}
+
+impl ClientOptions {
+    /// The pause after the failed attempt number `attempt`, counted from 1.
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+        let doubled = self.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(16));
+        jittered(doubled.min(self.longest_pause))
+    }
+}
