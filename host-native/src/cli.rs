@@ -1,0 +1,172 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::oci::Platform;
+use crate::pack::cli::PackArgs;
+use crate::reference::ImageRef;
+
+const IMAGES: &str = "\
+IMAGE is one of
+  [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]  an image in a registry
+  oci:DIR[:TAG]                            an image in an OCI layout
+  file:BLOB                                a single layer
+
+Exit status: 0 when it worked, 1 when it failed, 2 when the command line is wrong.";
+
+/// Runs container images before they are downloaded: mounts stargz, eStargz and zstd:chunked
+/// images straight from a registry, fetches what is read, and verifies every chunk of it.
+#[derive(Debug, Parser)]
+#[command(name = "lazystar", version, after_help = IMAGES, max_term_width = 100)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Talk to registries without TLS (registries on this machine always are tried that way)
+    #[arg(long, global = true)]
+    pub plain_http: bool,
+    /// Take this variant of images for several platforms, as linux/arm64/v8 [default: this
+    /// machine's]
+    #[arg(long, global = true, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+    /// Keep fetched content here [default: /var/lib/lazystar/cache for root, else
+    /// ~/.cache/lazystar]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Also open layers whose content nothing vouches for: images without a TOC digest, and
+    /// legacy stargz layers
+    #[arg(long, global = true)]
+    pub allow_unverified: bool,
+    /// How much to say on standard error: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub log_level: tracing::level_filters::LevelFilter,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole job on this machine, with nothing installed: pack a sample image, serve it
+    /// from an embedded registry, run a workload on it lazily and after a full pull
+    Demo(DemoArgs),
+    /// Mount the root file system of an image, fetching only what is read
+    #[command(after_help = IMAGES)]
+    Mount(MountArgs),
+    /// Unmount an image
+    Umount {
+        /// Where it is mounted
+        dir: PathBuf,
+    },
+    /// List a directory of an image
+    #[command(after_help = IMAGES)]
+    Ls(LsArgs),
+    /// Write files of an image to standard output
+    #[command(after_help = IMAGES)]
+    Cat {
+        /// The image
+        image: ImageRef,
+        /// Paths in it; symbolic links are followed inside the image
+        #[arg(required = true)]
+        paths: Vec<String>,
+    },
+    /// Show what is known about a file of an image
+    #[command(after_help = IMAGES)]
+    Stat {
+        /// The image
+        image: ImageRef,
+        /// Paths in it; a symbolic link itself is shown
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// Print JSON, an object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a directory of an image and all below it
+    #[command(after_help = IMAGES)]
+    Tree {
+        /// The image
+        image: ImageRef,
+        /// A directory in it
+        #[arg(default_value = "/")]
+        path: String,
+        /// Go down at most this many levels
+        #[arg(long, value_name = "N")]
+        depth: Option<usize>,
+        /// Print JSON, an object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the layers of an image: which can be read lazily, and why not
+    #[command(after_help = IMAGES)]
+    Inspect {
+        /// The image
+        image: ImageRef,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a lazily readable layer or image out of a directory or a tar file
+    Pack(PackArgs),
+    /// Print the digest of the table of contents of a layer
+    TocDigest {
+        /// The layer's blob
+        blob: PathBuf,
+    },
+}
+
+/// `lazystar mount`.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// The image
+    pub image: ImageRef,
+    /// The directory to mount it on
+    pub dir: PathBuf,
+    /// Let the root file system be written to, keeping what is written in this directory
+    #[arg(long, value_name = "DIR")]
+    pub rw: Option<PathBuf>,
+    /// Stay in the foreground; Ctrl-C unmounts
+    #[arg(long)]
+    pub foreground: bool,
+    /// Do not fetch ahead what the image's prefetch landmark asks for
+    #[arg(long)]
+    pub no_prefetch: bool,
+}
+
+/// `lazystar ls`.
+#[derive(Args, Debug)]
+pub struct LsArgs {
+    /// The image
+    pub image: ImageRef,
+    /// A path in it
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// Show type, mode, owner, size and time
+    #[arg(short, long)]
+    pub long: bool,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lazystar demo`.
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Round trip to the embedded registry, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30)]
+    pub latency: u64,
+    /// Bandwidth of the embedded registry, in Mbit/s
+    #[arg(long, value_name = "MBIT", default_value_t = 200)]
+    pub bandwidth: u64,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,112 @@
+//! What the commands do.
+
+mod demo;
+mod explore;
+mod inspect;
+mod mount;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use lazystar_core::image::Image as ImageTree;
+use tracing_subscriber::filter::EnvFilter;
+
+use crate::cache::Cache;
+use crate::cli::{Cli, Command, Global};
+use crate::driver::LazyLayer;
+use crate::image::{Image, OpenOptions};
+use crate::oci::Platform;
+use crate::open::{LayerOpener, Layers};
+use crate::reference::ImageRef;
+
+/// Runs a command line.
+///
+/// # Errors
+/// When the command fails; the error is one sentence for its user.
+pub fn run(cli: Cli) -> Result<()> {
+    start_log(&cli.global)?;
+    let global = &cli.global;
+    match &cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Mount(args) => mount::run(global, args),
+        Command::Umount { dir } => crate::mount::unmount_dir(dir),
+        Command::Ls(args) => block_on(explore::ls(global, args)),
+        Command::Cat { image, paths } => block_on(explore::cat(global, image, paths)),
+        Command::Stat { image, paths, json } => block_on(explore::stat(global, image, paths, *json)),
+        Command::Tree { image, path, depth, json } => {
+            block_on(explore::tree(global, image, path, *depth, *json))
+        }
+        Command::Inspect { image, json } => block_on(inspect::inspect(global, image, *json)),
+        Command::Pack(args) => crate::pack::cli::run(args),
+        Command::TocDigest { blob } => block_on(inspect::toc_digest(global, blob)),
+    }
+}
+
+fn start_log(global: &Global) -> Result<()> {
+    // `RUST_LOG` wins, for what a level alone cannot say.
+    let level = EnvFilter::new(format!("error,lazystar={}", global.log_level));
+    let filter = EnvFilter::try_from_default_env().unwrap_or(level);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_target(false).try_init().map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")
+}
+
+fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(command);
+    // Fetches ahead that are still under way are for nobody now.
+    runtime.shutdown_background();
+    result
+}
+
+/// An image and what became of opening its layers.
+struct Opened {
+    image: Arc<Image>,
+    layers: Layers,
+}
+
+impl Opened {
+    async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
+        let dir = global.cache_dir.clone().unwrap_or_else(Cache::default_dir);
+        let cache = Cache::open(&dir).with_context(|| {
+            format!("cannot use the cache directory {} (choose another with --cache-dir)", dir.display())
+        })?;
+        let options = OpenOptions {
+            plain_http: global.plain_http,
+            platform: global.platform.clone().unwrap_or_else(Platform::host),
+            manifests: Some(cache.manifests()),
+            ..OpenOptions::default()
+        };
+        let image = Image::open(reference, &options).await;
+        let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
+        let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
+        let layers = opener.open_all(&image).await;
+        Ok(Self { image, layers })
+    }
+
+    /// The layers, when all of them can be read lazily.
+    fn lazy(self) -> Result<Vec<Arc<LazyLayer>>> {
+        let count = self.layers.len();
+        if count == 0 {
+            bail!("{} has no layers", self.image.reference);
+        }
+        let mut lazy = Vec::with_capacity(count);
+        for (at, layer) in self.layers.into_iter().enumerate() {
+            let digest = self.image.layers[at].descriptor.digest;
+            lazy.push(layer.with_context(|| {
+                format!("layer {} of {count} ({digest}) cannot be read lazily", at + 1)
+            })?);
+        }
+        Ok(lazy)
+    }
+}
+
+/// The merged tree of an image, and its layers.
+async fn open_tree(global: &Global, reference: &ImageRef) -> Result<(ImageTree, Vec<Arc<LazyLayer>>)> {
+    let layers = Opened::new(global, reference).await?.lazy()?;
+    let tree = ImageTree::new(layers.iter().map(|layer| Arc::clone(layer.toc())).collect());
+    Ok((tree, layers))
+}

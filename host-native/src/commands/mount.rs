@@ -1,0 +1,112 @@
+//! `lazystar mount`.
+//!
+//! In the background is a child that runs the same command in the foreground and reports through
+//! a pipe, so that the parent can end with the right status once the mount is there.
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use lazystar_core::fetch::Priority;
+use lazystar_core::toc::Landmark;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Opened, runtime};
+use crate::cli::{Global, MountArgs};
+use crate::driver::LazyLayer;
+use crate::mount::{self, Mounted};
+
+/// Set for the child, which writes `ready` to standard output when the mount is there.
+const CHILD: &str = "LAZYSTAR_MOUNT_CHILD";
+const READY: &[u8] = b"ready\n";
+
+pub(super) fn run(global: &Global, args: &MountArgs) -> Result<()> {
+    let is_child = std::env::var_os(CHILD).is_some();
+    if args.foreground || is_child { serve(global, args, is_child) } else { start_child() }
+}
+
+fn start_child() -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).env(CHILD, "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().context("cannot start the background process")?;
+    let mut said = Vec::new();
+    if let Some(mut out) = child.stdout.take() {
+        out.read_to_end(&mut said).context("cannot hear from the background process")?;
+    }
+    if said == READY {
+        return Ok(());
+    }
+    // It has said why on standard error, which is ours.
+    let status = child.wait().context("cannot wait for the background process")?;
+    std::process::exit(status.code().unwrap_or(1))
+}
+
+fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
+    let runtime = runtime()?;
+    let layers = runtime.block_on(async { Opened::new(global, &args.image).await?.lazy() })?;
+    let prefetched = layers.clone();
+    let mounted = mount::mount(layers, &args.dir, args.rw.as_deref())?;
+    if !args.no_prefetch {
+        runtime.spawn(prefetch(prefetched));
+    }
+    unmount_on_signals(&runtime, &mounted)?;
+    if is_child {
+        detach()?;
+    } else {
+        eprintln!("{} is mounted on {}; Ctrl-C unmounts it", args.image, args.dir.display());
+    }
+    let result = mounted.wait().context("serving the mount failed");
+    runtime.shutdown_background();
+    result
+}
+
+/// Tells the parent that the mount is there and lets go of its terminal.
+fn detach() -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(READY).and_then(|()| out.flush()).context("cannot report to the parent")?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    // A terminal or pipe must not be held open for as long as the mount lives; a file may.
+    if !rustix::fs::fstat(rustix::stdio::stderr())
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file())
+    {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
+fn unmount_on_signals(runtime: &tokio::runtime::Runtime, mounted: &Mounted) -> Result<()> {
+    let unmounter = mounted.unmounter();
+    let _inside = runtime.enter();
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .into_iter()
+        .map(signal)
+        .collect::<std::io::Result<Vec<_>>>()?;
+    runtime.spawn(async move {
+        let any = futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv())));
+        any.await;
+        let done = tokio::task::spawn_blocking(move || unmounter.unmount()).await;
+        match done {
+            Ok(Ok(())) => std::process::exit(0),
+            Ok(Err(error)) => eprintln!("lazystar: {error:#}"),
+            Err(error) => eprintln!("lazystar: {error}"),
+        }
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// Fetches what the layers' landmarks ask for.
+async fn prefetch(layers: Vec<Arc<LazyLayer>>) {
+    for layer in layers {
+        if let Landmark::Prefetch(end) = layer.toc().landmark()
+            && let Err(error) = layer.ensure(0..end, Priority::Prefetch).await
+        {
+            tracing::warn!(%error, "prefetch failed");
+        }
+    }
+}
