@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
-use axum::serve::{IncomingStream, ListenerExt, TapIo};
+use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -79,7 +79,7 @@ impl Registry {
     pub async fn start(options: RegistryOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let listener: Listener = listener.tap_io(send_at_once);
+        let listener = Prompt(listener);
         let shared = Arc::new(Shared {
             layout: options.layout,
             latency: options.latency,
@@ -153,18 +153,30 @@ impl Drop for Registry {
 #[derive(Clone, Debug, Default)]
 struct Connection(Arc<AtomicBool>);
 
-impl Connected<IncomingStream<'_, Listener>> for Connection {
-    fn connect_info(_: IncomingStream<'_, Listener>) -> Self {
+impl Connected<IncomingStream<'_, Prompt>> for Connection {
+    fn connect_info(_: IncomingStream<'_, Prompt>) -> Self {
         Self::default()
     }
 }
 
-type Listener = TapIo<TcpListener, fn(&mut TcpStream)>;
+/// Accepts connections that send at once. Without that, small bodies wait 40 ms for the receiver to
+/// acknowledge the head before them.
+struct Prompt(TcpListener);
 
-/// Without this, small bodies wait 40 ms for the receiver to acknowledge the head before them.
-fn send_at_once(stream: &mut TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("cannot set TCP_NODELAY: {error}");
+impl Listener for Prompt {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 
