@@ -1,1 +1,231 @@
-//! x
+//! Images: a manifest, a configuration and layers whose bytes can be fetched.
+//!
+//! [`Image::open`] does it all. Who wants to open layers while the configuration is still on its
+//! way calls [`Resolved::new`] and, later, [`Resolved::complete`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use lazystar_core::Digest;
+use tokio::sync::OnceCell;
+
+mod layout;
+mod place;
+mod store;
+mod toc;
+
+pub(crate) use layout::{REF_NAME, blob_path};
+pub use toc::TocImage;
+
+use crate::oci::{Descriptor, DocumentError, ImageConfig, MAX_CONFIG, Platform, check_size};
+use crate::reference::{ImageRef, ReferenceError};
+use crate::registry::Client;
+use crate::source::{Blob, FetchError};
+use place::Place;
+
+/// How to open an image.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// What sends requests; clones of one client share connections, tokens and counters.
+    pub client: Client,
+    /// Whether to speak to the registry without encryption.
+    pub plain_http: bool,
+    /// Which of the images of an index to take.
+    pub platform: Platform,
+    /// Where manifests and configurations are kept, so that a known image opens with one request
+    /// or none, and without a reachable registry.
+    pub manifests: Option<PathBuf>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            client: Client::default(),
+            plain_http: false,
+            platform: Platform::host(),
+            manifests: None,
+        }
+    }
+}
+
+/// Why an image cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Its source does not give something.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// One of its documents is not usable.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A name made from its name is not one.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The directory is not an OCI layout that has the image.
+    #[error("{dir} is not an OCI layout with this image: {why}")]
+    Layout {
+        /// The directory.
+        dir: String,
+        /// What is missing.
+        why: String,
+    },
+    /// There is no usable external TOC.
+    #[error("the external TOC of {of} is not usable: {why}")]
+    ExternalToc {
+        /// The layer, or the image if that is at fault.
+        of: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// An image whose layers can be read.
+pub struct Image {
+    /// What it was opened by.
+    pub reference: ImageRef,
+    /// The digest of its manifest; none for a single layer.
+    pub manifest_digest: Option<Digest>,
+    /// The bytes of its manifest, as they were signed; empty for a single layer.
+    pub manifest: Bytes,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// The bytes of its configuration; empty for a single layer.
+    pub config_bytes: Bytes,
+    /// Its layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+    options: OpenOptions,
+    tocs: OnceCell<TocImage>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug)]
+pub struct ImageLayer {
+    /// What the manifest says of it. For a layer in a file the digest is not that of its content,
+    /// which would have to be read as a whole: it stands for path, inode, size and time of change.
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed layer; unknown until the configuration is there, and for a
+    /// layer in a file.
+    pub diff_id: Option<Digest>,
+    /// Its bytes.
+    pub blob: Blob,
+}
+
+/// An image of which the manifest is known, but not the configuration.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What it was opened by.
+    pub reference: ImageRef,
+    /// The digest of its manifest; none for a single layer.
+    pub manifest_digest: Option<Digest>,
+    /// The bytes of its manifest; empty for a single layer.
+    pub manifest: Bytes,
+    /// Its layers, lowest first, without DiffIDs.
+    pub layers: Vec<ImageLayer>,
+    config: Option<Descriptor>,
+    place: Place,
+    options: OpenOptions,
+}
+
+impl Resolved {
+    /// Finds the manifest of `reference` for the platform of `options`.
+    ///
+    /// # Errors
+    /// If the image is not there, not readable, or not for the platform.
+    pub async fn new(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
+        let place = Place::of(reference, options)?;
+        let mut resolved = Self {
+            reference: reference.clone(),
+            manifest_digest: None,
+            manifest: Bytes::new(),
+            layers: Vec::new(),
+            config: None,
+            place,
+            options: options.clone(),
+        };
+        if let Place::File { path } = &resolved.place {
+            resolved.layers.push(layout::single_layer(path).await?);
+            return Ok(resolved);
+        }
+        let found = resolved.place.resolve(&options.platform).await?;
+        for descriptor in &found.manifest.layers {
+            let blob = resolved.place.blob(descriptor)?;
+            resolved.layers.push(ImageLayer {
+                descriptor: descriptor.clone(),
+                diff_id: None,
+                blob,
+            });
+        }
+        resolved.manifest_digest = Some(found.digest);
+        resolved.manifest = found.bytes;
+        resolved.config = Some(found.manifest.config);
+        Ok(resolved)
+    }
+
+    /// The configuration, verified, and its bytes.
+    ///
+    /// # Errors
+    /// If it is not there or not usable.
+    pub async fn config(&self) -> Result<(ImageConfig, Bytes), ImageError> {
+        let Some(descriptor) = &self.config else {
+            return Ok((ImageConfig::default(), Bytes::new()));
+        };
+        check_size("image configuration", descriptor.size, MAX_CONFIG)?;
+        let bytes = self.place.config(descriptor).await?;
+        let config = ImageConfig::parse(&bytes)?;
+        let (diff_ids, layers) = (config.rootfs.diff_ids.len(), self.layers.len());
+        if diff_ids != layers {
+            return Err(DocumentError::LayerCount { diff_ids, layers }.into());
+        }
+        Ok((config, bytes))
+    }
+
+    /// Brings what is missing.
+    ///
+    /// # Errors
+    /// As [`Resolved::config`].
+    pub async fn complete(mut self) -> Result<Image, ImageError> {
+        let (config, config_bytes) = self.config().await?;
+        for (layer, diff_id) in self.layers.iter_mut().zip(&config.rootfs.diff_ids) {
+            layer.diff_id = Some(*diff_id);
+        }
+        Ok(Image {
+            reference: self.reference,
+            manifest_digest: self.manifest_digest,
+            manifest: self.manifest,
+            config,
+            config_bytes,
+            layers: self.layers,
+            options: self.options,
+            tocs: OnceCell::new(),
+        })
+    }
+}
+
+impl Image {
+    /// Opens the image that `reference` names.
+    ///
+    /// # Errors
+    /// If the image is not there, not readable, not for the platform, or not an image.
+    pub async fn open(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
+        Resolved::new(reference, options).await?.complete().await
+    }
+
+    /// The TOC of `layer` from the image's TOC image, `<tag>-esgztoc`, which is looked up once.
+    ///
+    /// The bytes are what the TOC image's manifest says; whether they are the TOC of the layer is
+    /// for the layer's TOC digest to tell.
+    ///
+    /// # Errors
+    /// If there is no such image, or nothing in it for the layer.
+    pub async fn external_toc(&self, layer: Digest) -> Result<Bytes, ImageError> {
+        let tocs =
+            self.tocs.get_or_try_init(|| TocImage::open(&self.reference, &self.options)).await?;
+        tocs.toc(layer).await
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Image({}, {} layers)", self.reference, self.layers.len())
+    }
+}

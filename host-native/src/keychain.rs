@@ -61,12 +61,16 @@ impl Keychain {
             Self::Anonymous => None,
             Self::Fixed(credentials) => credentials.get(host).cloned(),
             Self::Docker => {
-                let server = if host == "docker.io" { "https://index.docker.io/v1/" } else { host }.to_owned();
+                let server = if host == "docker.io" { "https://index.docker.io/v1/" } else { host }
+                    .to_owned();
                 let look_up = tokio::task::spawn_blocking(move || stored(&server));
                 match tokio::time::timeout(HELPER_TIMEOUT, look_up).await {
                     Ok(found) => found.unwrap_or(None),
                     Err(_) => {
-                        tracing::warn!(host, "the credential helper did not answer in {HELPER_TIMEOUT:?}; going on without");
+                        tracing::warn!(
+                            host,
+                            "the credential helper did not answer in {HELPER_TIMEOUT:?}; going on without"
+                        );
                         None
                     }
                 }
@@ -79,10 +83,19 @@ fn stored(server: &str) -> Option<Credential> {
     let sources = [docker_credential::get_credential, docker_credential::get_podman_credential];
     sources.iter().find_map(|source| match source(server) {
         // The last step of a logout may leave an entry without content.
-        Ok(DockerCredential::UsernamePassword(user, password)) if user.is_empty() && password.is_empty() => None,
-        Ok(DockerCredential::UsernamePassword(user, password)) => Some(Credential::Password { user, password }),
+        Ok(DockerCredential::UsernamePassword(user, password))
+            if user.is_empty() && password.is_empty() =>
+        {
+            None
+        }
+        Ok(DockerCredential::UsernamePassword(user, password)) => {
+            Some(Credential::Password { user, password })
+        }
         Ok(DockerCredential::IdentityToken(token)) => Some(Credential::IdentityToken(token)),
-        Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => None,
+        Err(
+            CredentialRetrievalError::NoCredentialConfigured
+            | CredentialRetrievalError::ConfigNotFound,
+        ) => None,
         Err(CredentialRetrievalError::ConfigReadError) => None,
         Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {
             // Not what it printed: that may hold the secret.

@@ -29,7 +29,11 @@ pub struct Descriptor {
     /// The length of the content in bytes.
     pub size: u64,
     /// Annotations, such as the digest of a TOC.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// The platform that an entry of an index is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +56,11 @@ pub struct Index {
     #[serde(deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
     /// Annotations of the whole.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -71,7 +79,11 @@ pub struct Manifest {
     #[serde(deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     /// Annotations of the whole.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -150,7 +162,9 @@ pub struct Execution {
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// More bytes than a document of its kind may have.
-    #[error("the {what} has {size} bytes, more than the {limit} that are allowed; the image is broken or hostile")]
+    #[error(
+        "the {what} has {size} bytes, more than the {limit} that are allowed; the image is broken or hostile"
+    )]
     TooLarge {
         /// The kind of document.
         what: &'static str,
@@ -180,13 +194,17 @@ pub enum DocumentError {
         cause: serde_json::Error,
     },
     /// A type that is not an image.
-    #[error("the image's document has type {media_type:?}, which is not an OCI or Docker (schema 2) image")]
+    #[error(
+        "the image's document has type {media_type:?}, which is not an OCI or Docker (schema 2) image"
+    )]
     Unsupported {
         /// The type, or what stands for it.
         media_type: String,
     },
     /// No manifest of an index is for the platform.
-    #[error("the image has nothing for {wanted}, only for {available}; choose one of them with --platform")]
+    #[error(
+        "the image has nothing for {wanted}, only for {available}; choose one of them with --platform"
+    )]
     NoPlatform {
         /// The platform asked for.
         wanted: Platform,
@@ -194,7 +212,9 @@ pub enum DocumentError {
         available: String,
     },
     /// The configuration lists another number of layers than the manifest.
-    #[error("the image's configuration lists {diff_ids} layers and its manifest {layers}; build and push the image again")]
+    #[error(
+        "the image's configuration lists {diff_ids} layers and its manifest {layers}; build and push the image again"
+    )]
     LayerCount {
         /// DiffIDs in the configuration.
         diff_ids: usize,
@@ -274,9 +294,17 @@ pub const fn check_size(what: &'static str, size: u64, limit: u64) -> Result<(),
 ///
 /// # Errors
 /// If they are not.
-pub fn check_digest(what: &'static str, bytes: &[u8], expected: Digest) -> Result<(), DocumentError> {
+pub fn check_digest(
+    what: &'static str,
+    bytes: &[u8],
+    expected: Digest,
+) -> Result<(), DocumentError> {
     let actual = Digest::of(bytes);
-    if actual == expected { Ok(()) } else { Err(DocumentError::DigestMismatch { what, expected, actual }) }
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(DocumentError::DigestMismatch { what, expected, actual })
+    }
 }
 
 /// Go programs write `null` for empty lists and maps.
@@ -291,11 +319,16 @@ where
 mod digest_text {
     use super::{Deserialize, Deserializer, Digest, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        digest: &Digest,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(digest)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Digest, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
@@ -307,11 +340,16 @@ mod digest_list {
     #[derive(Serialize, Deserialize)]
     struct Text(#[serde(with = "digest_text")] Digest);
 
-    pub(super) fn serialize<S: Serializer>(digests: &[Digest], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        digests: &[Digest],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(digests.iter().map(|digest| Text(*digest)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Digest>, D::Error> {
         let list = Option::<Vec<Text>>::deserialize(deserializer)?.unwrap_or_default();
         Ok(list.into_iter().map(|Text(digest)| digest).collect())
     }

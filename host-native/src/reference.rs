@@ -127,7 +127,9 @@ impl FromStr for ImageRef {
             if dir.is_empty() {
                 return fail("write the directory of an OCI layout after `oci:`");
             }
-            if tag.is_some_and(|tag| tag.is_empty() || tag.chars().any(|c| c.is_control() || c.is_whitespace())) {
+            if tag.is_some_and(|tag| {
+                tag.is_empty() || tag.chars().any(|c| c.is_control() || c.is_whitespace())
+            }) {
                 return fail("write a tag after the second colon, or leave the colon out");
             }
             return Ok(Self::OciLayout { dir: PathBuf::from(dir), tag: tag.map(str::to_owned) });
@@ -150,7 +152,9 @@ fn parse_registry(text: &str) -> Result<RegistryRef, &'static str> {
     }
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => {
-            let digest = digest.parse().map_err(|_| "what follows `@` must be sha256: and 64 lower-case hex digits")?;
+            let digest = digest
+                .parse()
+                .map_err(|_| "what follows `@` must be sha256: and 64 lower-case hex digits")?;
             (rest, Some(digest))
         }
         None => (text, None),
@@ -170,7 +174,11 @@ fn parse_registry(text: &str) -> Result<RegistryRef, &'static str> {
         }
         _ => (DOCKER_HUB.to_owned(), name),
     };
-    let host = if matches!(host.as_str(), "index.docker.io" | DOCKER_HUB_ENDPOINT) { DOCKER_HUB.to_owned() } else { host };
+    let host = if matches!(host.as_str(), "index.docker.io" | DOCKER_HUB_ENDPOINT) {
+        DOCKER_HUB.to_owned()
+    } else {
+        host
+    };
     let repository = if host == DOCKER_HUB && !repository.contains('/') {
         format!("library/{repository}")
     } else {
@@ -186,9 +194,16 @@ fn parse_registry(text: &str) -> Result<RegistryRef, &'static str> {
 
 fn check_host(host: &str) -> Result<(), &'static str> {
     let (name, port) = if let Some(inner) = host.strip_prefix('[') {
-        let (address, rest) = inner.split_once(']').ok_or("an IPv6 address needs a closing bracket")?;
-        address.parse::<std::net::Ipv6Addr>().map_err(|_| "what stands in brackets is not an IPv6 address")?;
-        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or("a port follows a colon")?) };
+        let (address, rest) =
+            inner.split_once(']').ok_or("an IPv6 address needs a closing bracket")?;
+        address
+            .parse::<std::net::Ipv6Addr>()
+            .map_err(|_| "what stands in brackets is not an IPv6 address")?;
+        let port = if rest.is_empty() {
+            None
+        } else {
+            Some(rest.strip_prefix(':').ok_or("a port follows a colon")?)
+        };
         ("ipv6", port)
     } else {
         match host.split_once(':') {
@@ -206,7 +221,10 @@ fn check_host(host: &str) -> Result<(), &'static str> {
         return Err("its host is not a domain name or an address");
     }
     match port {
-        Some(port) if !port.bytes().all(|b| b.is_ascii_digit()) || !matches!(port.parse::<u16>(), Ok(1..)) => {
+        Some(port)
+            if !port.bytes().all(|b| b.is_ascii_digit())
+                || !matches!(port.parse::<u16>(), Ok(1..)) =>
+        {
             Err("its port is not a number from 1 to 65535")
         }
         _ => Ok(()),
@@ -223,10 +241,11 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let component = |component: &str| {
         let bytes = component.as_bytes();
-        let ends = bytes.first().is_some_and(|b| word(*b)) && bytes.last().is_some_and(|b| word(*b));
-        ends && bytes
-            .split(|b| word(*b))
-            .all(|between| matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|b| *b == b'-'))
+        let ends =
+            bytes.first().is_some_and(|b| word(*b)) && bytes.last().is_some_and(|b| word(*b));
+        ends && bytes.split(|b| word(*b)).all(|between| {
+            matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|b| *b == b'-')
+        })
     };
     if repository.split('/').all(component) {
         Ok(())
@@ -237,7 +256,8 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
 
 fn check_tag(tag: &str) -> Result<(), &'static str> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let legal = tag.bytes().enumerate().all(|(at, b)| word(b) || (at > 0 && matches!(b, b'.' | b'-')));
+    let legal =
+        tag.bytes().enumerate().all(|(at, b)| word(b) || (at > 0 && matches!(b, b'.' | b'-')));
     if tag.is_empty() || tag.len() > MAX_TAG || !legal {
         return Err("a tag is 1 to 128 letters, digits, or . _ -, not starting with . or -");
     }

@@ -45,14 +45,21 @@ impl Repository {
     ///
     /// # Errors
     /// If the host of the reference cannot stand in a URL.
-    pub fn new(client: &Client, reference: &RegistryRef, plain_http: bool) -> Result<Self, FetchError> {
+    pub fn new(
+        client: &Client,
+        reference: &RegistryRef,
+        plain_http: bool,
+    ) -> Result<Self, FetchError> {
         let endpoint = reference.endpoint();
         let parse = |scheme: &str| Url::parse(&format!("{scheme}://{endpoint}/v2/"));
         let mut base = parse("https");
         if plain_http || base.as_ref().is_ok_and(is_loopback) {
             base = parse("http");
         }
-        let base = base.map_err(|cause| FetchError::Unreachable { origin: endpoint.to_owned(), cause: cause.to_string() })?;
+        let base = base.map_err(|cause| FetchError::Unreachable {
+            origin: endpoint.to_owned(),
+            cause: cause.to_string(),
+        })?;
         Ok(Self(Arc::new(Inner {
             client: client.clone(),
             host: reference.host().to_owned(),
@@ -68,9 +75,18 @@ impl Repository {
     }
 
     /// Asks for a manifest by tag or digest.
-    pub(crate) async fn manifest(&self, method: Method, reference: &str, attempts: u32) -> Result<Response, FetchError> {
+    pub(crate) async fn manifest(
+        &self,
+        method: Method,
+        reference: &str,
+        attempts: u32,
+    ) -> Result<Response, FetchError> {
         let url = self.url(&["manifests", reference]);
-        let call = Call { accept: Some(crate::oci::media::ACCEPT_MANIFEST), attempts: Some(attempts), ..Call::new(method, url) };
+        let call = Call {
+            accept: Some(crate::oci::media::ACCEPT_MANIFEST),
+            attempts: Some(attempts),
+            ..Call::new(method, url)
+        };
         let response = self.follow(&call, &Target::default()).await?;
         self.check(response, &|| format!("manifest {reference} in {self}"), &(0..0))
     }
@@ -96,9 +112,12 @@ impl Repository {
         Err(match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(response),
             StatusCode::NOT_FOUND => FetchError::NotFound { origin, what: what() },
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                FetchError::Denied { origin, what: what(), status: status.as_u16(), login: self.0.host.clone() }
-            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => FetchError::Denied {
+                origin,
+                what: what(),
+                status: status.as_u16(),
+                login: self.0.host.clone(),
+            },
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 FetchError::RangeNotSatisfiable { origin, start: range.start, end: range.end }
             }

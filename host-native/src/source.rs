@@ -80,7 +80,11 @@ impl Blob {
     pub async fn fetch(&self, range: Range<u64>) -> Result<BlobStream, FetchError> {
         let size = self.size().unwrap_or(u64::MAX);
         if range.start > range.end || range.end > size {
-            return Err(FetchError::RangeNotSatisfiable { origin: self.name(), start: range.start, end: range.end });
+            return Err(FetchError::RangeNotSatisfiable {
+                origin: self.name(),
+                start: range.start,
+                end: range.end,
+            });
         }
         if range.is_empty() {
             return Ok(BlobStream(Stream::Memory(Bytes::new())));

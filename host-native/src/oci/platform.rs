@@ -35,7 +35,11 @@ impl Platform {
             "loongarch64" => ("loong64", None),
             other => (other, None),
         };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+        Self {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
     }
 
     /// The number of the variant; platforms without one have their architecture's usual one.
@@ -68,18 +72,24 @@ impl Platform {
     /// # Errors
     /// If there is none; the message lists what there is.
     pub fn choose<'a>(&self, index: &'a Index) -> Result<&'a Descriptor, DocumentError> {
-        let images: Vec<_> = index.manifests.iter().filter(|entry| !is_attestation(entry)).collect();
+        let images: Vec<_> =
+            index.manifests.iter().filter(|entry| !is_attestation(entry)).collect();
         if let [only] = images[..]
             && only.platform.is_none()
         {
             return Ok(only);
         }
-        let suiting = images.iter().filter_map(|entry| Some((self.suits(entry.platform.as_ref()?)?, *entry)));
+        let suiting =
+            images.iter().filter_map(|entry| Some((self.suits(entry.platform.as_ref()?)?, *entry)));
         // The first of equals wins, as it does elsewhere.
         let best = suiting.reduce(|best, next| if next.0 > best.0 { next } else { best });
         best.map(|(_, entry)| entry).ok_or_else(|| DocumentError::NoPlatform {
             wanted: self.clone(),
-            available: match images.iter().filter_map(|entry| Some(entry.platform.as_ref()?.to_string())).collect::<Vec<_>>() {
+            available: match images
+                .iter()
+                .filter_map(|entry| Some(entry.platform.as_ref()?.to_string()))
+                .collect::<Vec<_>>()
+            {
                 none if none.is_empty() => "no platform at all".to_owned(),
                 some => some.join(", "),
             },
@@ -95,14 +105,18 @@ fn is_attestation(entry: &Descriptor) -> bool {
 
 /// A text is not `os/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a platform; write os/architecture or os/architecture/variant, such as linux/arm64/v8")]
+#[error(
+    "{0:?} is not a platform; write os/architecture or os/architecture/variant, such as linux/arm64/v8"
+)]
 pub struct PlatformError(String);
 
 impl FromStr for Platform {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let legal = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let legal = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         let parts: Vec<&str> = text.split('/').collect();
         let fail = || Err(PlatformError(text.to_owned()));
         if !parts.iter().all(legal) {
@@ -126,6 +140,9 @@ impl FromStr for Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().filter(|variant| !variant.is_empty()).try_for_each(|variant| write!(f, "/{variant}"))
+        self.variant
+            .iter()
+            .filter(|variant| !variant.is_empty())
+            .try_for_each(|variant| write!(f, "/{variant}"))
     }
 }

@@ -79,7 +79,9 @@ impl Client {
         }
         let challenge = posed(&response)?.or(known);
         let Some(challenge) = challenge else { return Ok(response) };
-        let Some(fresh) = self.authorization(&challenge, repository, used.as_ref(), deadline).await? else {
+        let Some(fresh) =
+            self.authorization(&challenge, repository, used.as_ref(), deadline).await?
+        else {
             return Ok(response);
         };
         drain(response).await;
@@ -99,17 +101,23 @@ impl Client {
         let key = match challenge {
             Challenge::Basic => Key { realm: base.clone(), service: None, scope: None },
             Challenge::Bearer { realm, service, scope } => {
-                let realm = base.join(realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+                let realm =
+                    base.join(realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
                 let why = || "its challenge names no usable token server".to_owned();
-                let realm = realm.ok_or_else(|| FetchError::Protocol { origin: origin_of(base), why: why() })?;
-                let scope = scope.clone().unwrap_or_else(|| format!("repository:{}:pull", repository.0.name));
+                let realm = realm
+                    .ok_or_else(|| FetchError::Protocol { origin: origin_of(base), why: why() })?;
+                let scope = scope
+                    .clone()
+                    .unwrap_or_else(|| format!("repository:{}:pull", repository.0.name));
                 Key { realm, service: service.clone(), scope: Some(scope) }
             }
         };
         let slot = self.tokens().slot(&key);
-        let mut slot = tokio::time::timeout_at(deadline, slot.lock()).await.map_err(|_| FetchError::Timeout {
-            origin: origin_of(&key.realm),
-            after: self.options().total_timeout,
+        let mut slot = tokio::time::timeout_at(deadline, slot.lock()).await.map_err(|_| {
+            FetchError::Timeout {
+                origin: origin_of(&key.realm),
+                after: self.options().total_timeout,
+            }
         })?;
         if let Some(token) = &*slot
             && token.until > Instant::now()
@@ -127,7 +135,9 @@ impl Client {
                 }
                 _ => None,
             },
-            Challenge::Bearer { .. } => Some(self.token(&key, credential, repository, deadline).await?),
+            Challenge::Bearer { .. } => {
+                Some(self.token(&key, credential, repository, deadline).await?)
+            }
         };
         Ok(slot.as_ref().map(|token| token.authorization.clone()))
     }
@@ -141,8 +151,12 @@ impl Client {
         deadline: Instant,
     ) -> Result<Token, FetchError> {
         let origin = origin_of(&key.realm);
-        let broken = |why: &str| FetchError::Protocol { origin: origin.clone(), why: why.to_owned() };
-        if credential.is_some() && repository.0.base.scheme() == "https" && key.realm.scheme() != "https" {
+        let broken =
+            |why: &str| FetchError::Protocol { origin: origin.clone(), why: why.to_owned() };
+        if credential.is_some()
+            && repository.0.base.scheme() == "https"
+            && key.realm.scheme() != "https"
+        {
             return Err(broken("as a token server it would get the password unencrypted"));
         }
         let mut url = key.realm.clone();
@@ -150,7 +164,8 @@ impl Client {
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let (call, authorization) = match &credential {
             Some(Credential::IdentityToken(token)) => {
-                let mut form = Url::parse("http://form").map_err(|_| broken("its form cannot be made"))?;
+                let mut form =
+                    Url::parse("http://form").map_err(|_| broken("its form cannot be made"))?;
                 form.query_pairs_mut()
                     .extend_pairs(fields)
                     .append_pair("grant_type", "refresh_token")
@@ -174,16 +189,26 @@ impl Client {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 let what = format!("a token for {repository}");
-                return Err(FetchError::Denied { origin, what, status: status.as_u16(), login: repository.0.host.clone() });
+                return Err(FetchError::Denied {
+                    origin,
+                    what,
+                    status: status.as_u16(),
+                    login: repository.0.host.clone(),
+                });
             }
             status => return Err(FetchError::Status { origin, code: status.as_u16() }),
         }
         let answer = collect(self, response, MAX_ANSWER).await?;
-        let answer: Answer = serde_json::from_slice(&answer).map_err(|_| broken("its token cannot be read"))?;
-        let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let answer: Answer =
+            serde_json::from_slice(&answer).map_err(|_| broken("its token cannot be read"))?;
+        let token = [answer.token, answer.access_token]
+            .into_iter()
+            .flatten()
+            .find(|token| !token.is_empty());
         let token = token.ok_or_else(|| broken("its answer holds no token"))?;
         let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).min(LONGEST_LIFE);
-        let authorization = sensitive(format!("Bearer {token}")).ok_or_else(|| broken("its token cannot be sent"))?;
+        let authorization = sensitive(format!("Bearer {token}"))
+            .ok_or_else(|| broken("its token cannot be sent"))?;
         Ok(Token { authorization, until: asked + life - SKEW.min(life / 4) })
     }
 }
@@ -196,7 +221,9 @@ impl Tokens {
             // Slots in use are locked or held elsewhere; of the others only live tokens are kept.
             slots.retain(|_, slot| {
                 Arc::strong_count(slot) > 1
-                    || slot.try_lock().is_ok_and(|token| token.as_ref().is_some_and(|token| token.until > now))
+                    || slot
+                        .try_lock()
+                        .is_ok_and(|token| token.as_ref().is_some_and(|token| token.until > now))
             });
         }
         Arc::clone(slots.entry(key.clone()).or_default())
@@ -212,7 +239,11 @@ struct Answer {
 }
 
 fn posed(response: &Response) -> Result<Option<Challenge>, FetchError> {
-    let headers = response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|header| header.to_str().ok());
+    let headers = response
+        .headers()
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .filter_map(|header| header.to_str().ok());
     Challenge::choose(headers).map_err(|_| FetchError::Protocol {
         origin: origin_of(response.url()),
         why: "its challenge (WWW-Authenticate) is malformed".to_owned(),

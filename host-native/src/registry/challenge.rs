@@ -21,18 +21,26 @@ impl Challenge {
     ///
     /// # Errors
     /// If a header is malformed.
-    pub(super) fn choose<'a>(headers: impl IntoIterator<Item = &'a str>) -> Result<Option<Self>, Malformed> {
+    pub(super) fn choose<'a>(
+        headers: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<Self>, Malformed> {
         let mut best = None;
         for header in headers {
             for (scheme, parameters) in parse(header)? {
                 if scheme.eq_ignore_ascii_case("bearer") {
                     let mut parameters = parameters;
                     let mut take = |name: &str| {
-                        let at = parameters.iter().position(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                        let at = parameters
+                            .iter()
+                            .position(|(key, _)| key.eq_ignore_ascii_case(name))?;
                         Some(parameters.swap_remove(at).1)
                     };
                     let realm = take("realm").ok_or(Malformed)?;
-                    return Ok(Some(Self::Bearer { realm, service: take("service"), scope: take("scope") }));
+                    return Ok(Some(Self::Bearer {
+                        realm,
+                        service: take("service"),
+                        scope: take("scope"),
+                    }));
                 }
                 if scheme.eq_ignore_ascii_case("basic") {
                     best = Some(Self::Basic);
@@ -99,7 +107,11 @@ fn take_value(text: &str) -> Result<(String, &str), Malformed> {
     let Some(quoted) = text.strip_prefix('"') else {
         // Token servers write URLs without quotes; a strict token would refuse them.
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
-        return if end == 0 || text[..end].contains('"') { Err(Malformed) } else { Ok((text[..end].to_owned(), &text[end..])) };
+        return if end == 0 || text[..end].contains('"') {
+            Err(Malformed)
+        } else {
+            Ok((text[..end].to_owned(), &text[end..]))
+        };
     };
     let mut value = String::new();
     let mut chars = quoted.char_indices();
@@ -117,7 +129,11 @@ fn take_value(text: &str) -> Result<(String, &str), Malformed> {
 mod tests {
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Result<Option<Challenge>, Malformed> {
+    fn bearer(
+        realm: &str,
+        service: Option<&str>,
+        scope: Option<&str>,
+    ) -> Result<Option<Challenge>, Malformed> {
         let [service, scope] = [service, scope].map(|text| text.map(str::to_owned));
         Ok(Some(Challenge::Bearer { realm: realm.to_owned(), service, scope }))
     }
@@ -126,10 +142,19 @@ mod tests {
     fn reads_what_registries_send() {
         let choose = |header: &str| Challenge::choose([header]);
         assert_eq!(
-            choose(r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#),
-            bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("repository:a/b:pull,push"))
+            choose(
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#
+            ),
+            bearer(
+                "https://auth.docker.io/token",
+                Some("registry.docker.io"),
+                Some("repository:a/b:pull,push")
+            )
         );
-        assert_eq!(choose("bearer realm=http://x/t , service = \"s\\\"q\""), bearer("http://x/t", Some("s\"q"), None));
+        assert_eq!(
+            choose("bearer realm=http://x/t , service = \"s\\\"q\""),
+            bearer("http://x/t", Some("s\"q"), None)
+        );
         assert_eq!(choose(r#"Basic realm="a, b", Bearer realm="r""#), bearer("r", None, None));
         assert_eq!(choose(r#"Negotiate, Basic realm="x""#), Ok(Some(Challenge::Basic)));
         assert_eq!(choose("Basic"), Ok(Some(Challenge::Basic)));
@@ -139,8 +164,14 @@ mod tests {
 
     #[test]
     fn refuses_what_is_malformed() {
-        let malformed =
-            ["Bearer", r#"Bearer realm="x"#, r#"Bearer realm="a",realm="b""#, r#"realm="x""#, r#"Bearer realm="a" service="b""#, "Bearer realm="];
+        let malformed = [
+            "Bearer",
+            r#"Bearer realm="x"#,
+            r#"Bearer realm="a",realm="b""#,
+            r#"realm="x""#,
+            r#"Bearer realm="a" service="b""#,
+            "Bearer realm=",
+        ];
         for header in malformed {
             assert_eq!(Challenge::choose([header]), Err(Malformed), "{header}");
         }

@@ -112,7 +112,11 @@ impl Client {
 
     /// Sends `call` until it is answered with anything but a passing condition, as `repository` if
     /// its credentials may be shown. Redirects are not followed.
-    pub(crate) async fn send(&self, call: &Call, repository: Option<&Repository>) -> Result<Response, FetchError> {
+    pub(crate) async fn send(
+        &self,
+        call: &Call,
+        repository: Option<&Repository>,
+    ) -> Result<Response, FetchError> {
         let options = self.options();
         let deadline = Instant::now() + options.total_timeout;
         let mut attempt = 0;
@@ -124,14 +128,20 @@ impl Client {
             let (failure, asked) = match answer {
                 Ok(response) if is_transient_status(response.status().as_u16()) => {
                     let origin = origin_of(response.url());
-                    (FetchError::Status { origin, code: response.status().as_u16() }, retry_after(&response))
+                    (
+                        FetchError::Status { origin, code: response.status().as_u16() },
+                        retry_after(&response),
+                    )
                 }
                 Err(error) if error.is_transient() => (error, None),
                 settled => return settled,
             };
             attempt += 1;
-            let pause = options.pause(attempt).max(asked.unwrap_or_default().min(options.longest_pause));
-            if attempt >= call.attempts.unwrap_or(options.attempts) || Instant::now() + pause >= deadline {
+            let pause =
+                options.pause(attempt).max(asked.unwrap_or_default().min(options.longest_pause));
+            if attempt >= call.attempts.unwrap_or(options.attempts)
+                || Instant::now() + pause >= deadline
+            {
                 return Err(failure);
             }
             tracing::debug!(attempt, ?pause, "trying again: {failure}");
@@ -160,10 +170,13 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(form) = &call.form {
-            request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
+            request = request
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(form.clone());
         }
         self.0.requests.fetch_add(1, Ordering::Relaxed);
-        let patience = self.options().head_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let patience =
+            self.options().head_timeout.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_timeout() => {
@@ -191,7 +204,9 @@ impl Client {
         };
         let build = |builder: reqwest::ClientBuilder| builder.build().map_err(cause_of);
         let client = match (url.scheme(), is_loopback(url)) {
-            ("http", true) => self.0.loopback.get_or_init(|| build(builder().no_proxy().tls_certs_only([]))),
+            ("http", true) => {
+                self.0.loopback.get_or_init(|| build(builder().no_proxy().tls_certs_only([])))
+            }
             ("http", false) => self.0.plain.get_or_init(|| build(builder().tls_certs_only([]))),
             _ => self.0.tls.get_or_init(|| build(builder())),
         };
@@ -209,12 +224,19 @@ impl fmt::Debug for Client {
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub(crate) async fn collect(client: &Client, mut response: Response, limit: u64) -> Result<Bytes, FetchError> {
+pub(crate) async fn collect(
+    client: &Client,
+    mut response: Response,
+    limit: u64,
+) -> Result<Bytes, FetchError> {
     let origin = origin_of(response.url());
     let patience = client.options().chunk_timeout;
     let deadline = Instant::now() + client.options().total_timeout;
     let expected = response.content_length();
-    let too_large = || FetchError::Protocol { origin: origin.clone(), why: format!("it sends more than {limit} bytes") };
+    let too_large = || FetchError::Protocol {
+        origin: origin.clone(),
+        why: format!("it sends more than {limit} bytes"),
+    };
     if expected.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
@@ -222,12 +244,18 @@ pub(crate) async fn collect(client: &Client, mut response: Response, limit: u64)
     loop {
         let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, response.chunk()).await {
-            Ok(Ok(Some(bytes))) if body.len() as u64 + bytes.len() as u64 > limit => return Err(too_large()),
+            Ok(Ok(Some(bytes))) if body.len() as u64 + bytes.len() as u64 > limit => {
+                return Err(too_large());
+            }
             Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
             Ok(Ok(None)) => return Ok(body.freeze()),
             Ok(Err(_)) => {
                 let got = body.len() as u64;
-                return Err(FetchError::Truncated { origin, got, expected: expected.unwrap_or(got + 1) });
+                return Err(FetchError::Truncated {
+                    origin,
+                    got,
+                    expected: expected.unwrap_or(got + 1),
+                });
             }
             Err(_) => return Err(FetchError::Timeout { origin, after: patience }),
         }
@@ -243,7 +271,10 @@ pub(super) async fn drain(response: Response) {
 
 /// The pause that an answer asks for, in seconds; dates are too rarely used to be worth a parser.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let slow_down = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let slow_down = matches!(
+        response.status(),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
     let seconds = response.headers().get(RETRY_AFTER).filter(|_| slow_down)?;
     seconds.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

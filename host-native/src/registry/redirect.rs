@@ -40,9 +40,14 @@ impl Repository {
     /// Sends `call` to where `target` says, or to the registry and on to where that leads.
     ///
     /// Addresses in storage expire, so one that is refused is asked of the registry again.
-    pub(crate) async fn follow(&self, call: &Call, target: &Target) -> Result<Response, FetchError> {
+    pub(crate) async fn follow(
+        &self,
+        call: &Call,
+        target: &Target,
+    ) -> Result<Response, FetchError> {
         if let Some(url) = target.get() {
-            let there = Call { url: url.clone(), attempts: Some(ATTEMPTS_AT_TARGET), ..call.clone() };
+            let there =
+                Call { url: url.clone(), attempts: Some(ATTEMPTS_AT_TARGET), ..call.clone() };
             match self.walk(there).await {
                 Ok(response) if !is_expired(response.status()) => return Ok(response),
                 Ok(response) => drain(response).await,
@@ -67,10 +72,15 @@ impl Repository {
                 return Ok(response);
             }
             let origin = origin_of(&call.url);
-            let broken = |why: &str| FetchError::Protocol { origin: origin.clone(), why: why.to_owned() };
-            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+            let broken =
+                |why: &str| FetchError::Protocol { origin: origin.clone(), why: why.to_owned() };
+            let location =
+                response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let location = location.ok_or_else(|| broken("it redirects to nowhere"))?;
-            let next = call.url.join(location).map_err(|_| broken("it redirects to something that is no URL"))?;
+            let next = call
+                .url
+                .join(location)
+                .map_err(|_| broken("it redirects to something that is no URL"))?;
             if !matches!(next.scheme(), "http" | "https") || !next.has_host() {
                 return Err(broken("it redirects to something that is not on the web"));
             }

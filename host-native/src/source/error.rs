@@ -11,7 +11,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
     /// The source does not have it.
-    #[error("{origin} has no {what}; check the name of the image and that it was pushed completely")]
+    #[error(
+        "{origin} has no {what}; check the name of the image and that it was pushed completely"
+    )]
     NotFound {
         /// Who said so.
         origin: String,
@@ -19,7 +21,9 @@ pub enum FetchError {
         what: String,
     },
     /// The source refuses, also after logging in with what is known.
-    #[error("{origin} denies access to {what} (status {status}); log in with `docker login {login}` or ask its owner for access")]
+    #[error(
+        "{origin} denies access to {what} (status {status}); log in with `docker login {login}` or ask its owner for access"
+    )]
     Denied {
         /// Who said so.
         origin: String,
@@ -31,13 +35,17 @@ pub enum FetchError {
         login: String,
     },
     /// The whole blob came instead of a range.
-    #[error("{origin} ignores byte ranges and sends whole blobs; enable range requests in the registry or the proxy before it")]
+    #[error(
+        "{origin} ignores byte ranges and sends whole blobs; enable range requests in the registry or the proxy before it"
+    )]
     RangeIgnored {
         /// Who did so.
         origin: String,
     },
     /// The range is not within the blob.
-    #[error("{origin} has no bytes {start}..{end} of the blob: it is shorter than the image says; push the image again")]
+    #[error(
+        "{origin} has no bytes {start}..{end} of the blob: it is shorter than the image says; push the image again"
+    )]
     RangeNotSatisfiable {
         /// Who said so.
         origin: String,
@@ -47,7 +55,9 @@ pub enum FetchError {
         end: u64,
     },
     /// Another range than the one asked for came.
-    #[error("{origin} answers a range request wrongly: {why}; the registry or a proxy before it is broken")]
+    #[error(
+        "{origin} answers a range request wrongly: {why}; the registry or a proxy before it is broken"
+    )]
     WrongRange {
         /// Who did so.
         origin: String,
@@ -55,7 +65,9 @@ pub enum FetchError {
         why: String,
     },
     /// The connection was lost, again and again.
-    #[error("{origin} sent {got} of {expected} bytes and then broke off, also when asked again; check the network and the registry")]
+    #[error(
+        "{origin} sent {got} of {expected} bytes and then broke off, also when asked again; check the network and the registry"
+    )]
     Truncated {
         /// Who broke off.
         origin: String,

@@ -28,7 +28,10 @@ impl FileBlob {
         let file = File::open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if !metadata.is_file() {
-            return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+            return Err(fail(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            )));
         }
         Ok(Self { path: Arc::new(path.to_owned()), file: Arc::new(file), size: metadata.len() })
     }
@@ -42,7 +45,13 @@ impl FileBlob {
     }
 
     pub(super) fn fetch(&self, range: Range<u64>) -> Body {
-        Body { path: Arc::clone(&self.path), file: Arc::clone(&self.file), start: range.start, at: range.start, end: range.end }
+        Body {
+            path: Arc::clone(&self.path),
+            file: Arc::clone(&self.file),
+            start: range.start,
+            at: range.start,
+            end: range.end,
+        }
     }
 }
 
@@ -87,7 +96,11 @@ impl Body {
                 self.at = self.end;
                 Err(match failed {
                     // The file was cut after it was opened.
-                    Ok(_) => FetchError::Truncated { origin: self.path.display().to_string(), got, expected },
+                    Ok(_) => FetchError::Truncated {
+                        origin: self.path.display().to_string(),
+                        got,
+                        expected,
+                    },
                     Err(cause) => FetchError::io(&self.path, cause),
                 })
             }

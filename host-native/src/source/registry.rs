@@ -76,7 +76,9 @@ fn check_range(response: &Response, range: &Range<u64>, size: u64) -> Result<(),
     let wrong = |why: String| Err(FetchError::WrongRange { origin: origin(), why });
     let length = range.end - range.start;
     let coding = response.headers().get(CONTENT_ENCODING);
-    if let Some(coding) = coding.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if let Some(coding) =
+        coding.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return wrong(format!("it is compressed with {coding:?}, which was not asked for"));
     }
     let declared = response.content_length();
@@ -127,7 +129,9 @@ fn parse_content_range(text: &str) -> Option<ContentRange> {
     let (first, last) = span.split_once('-')?;
     let (first, last): (u64, u64) = (number(first)?, number(last)?);
     let total = if total == "*" { None } else { Some(number(total)?) };
-    let sane = unit.eq_ignore_ascii_case("bytes") && first <= last && total.is_none_or(|total| last < total);
+    let sane = unit.eq_ignore_ascii_case("bytes")
+        && first <= last
+        && total.is_none_or(|total| last < total);
     sane.then(|| Some((first..last.checked_add(1)?, total)))?
 }
 
@@ -189,12 +193,19 @@ impl Body {
             if give_up {
                 let (got, expected) = (self.at - self.start, self.end - self.start);
                 return Err(if silent {
-                    FetchError::Timeout { origin: self.origin.clone(), after: self.progress.elapsed() }
+                    FetchError::Timeout {
+                        origin: self.origin.clone(),
+                        after: self.progress.elapsed(),
+                    }
                 } else {
                     FetchError::Truncated { origin: self.origin.clone(), got, expected }
                 });
             }
-            tracing::debug!(origin = self.origin, at = self.at, "answer broke off; asking for the rest");
+            tracing::debug!(
+                origin = self.origin,
+                at = self.at,
+                "answer broke off; asking for the rest"
+            );
             if self.fruitless > 0 {
                 tokio::time::sleep(client.options().pause(self.fruitless)).await;
             }
@@ -228,7 +239,16 @@ mod tests {
         let parse = parse_content_range;
         assert_eq!(parse("bytes 0-99/1000"), Some((0..100, Some(1000))));
         assert_eq!(parse("bytes 5-5/*"), Some((5..6, None)));
-        for bad in ["", "bytes", "bytes 0-99", "bytes 9-1/10", "bytes 0-10/10", "bytes +1-2/10", "items 0-1/2", "bytes */10"] {
+        for bad in [
+            "",
+            "bytes",
+            "bytes 0-99",
+            "bytes 9-1/10",
+            "bytes 0-10/10",
+            "bytes +1-2/10",
+            "items 0-1/2",
+            "bytes */10",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(parse(&format!("bytes 0-{}/*", u64::MAX)), None);

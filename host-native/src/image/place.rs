@@ -1,0 +1,223 @@
+//! Where an image is, and how its documents are brought from there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lazystar_core::Digest;
+use reqwest::Method;
+use tokio::time::timeout;
+
+use super::store::Store;
+use super::{ImageError, OpenOptions, layout};
+use crate::oci::{
+    Descriptor, Document, DocumentError, MAX_MANIFEST, Manifest, Platform, check_digest, check_size,
+};
+use crate::reference::{ImageRef, RegistryRef};
+use crate::registry::{Repository, collect};
+use crate::source::{Blob, FetchError};
+
+/// Indexes that may point at one another before a manifest comes.
+const MAX_INDEXES: usize = 4;
+/// How long a registry may take to say whether a tag has moved, if what it was is known.
+const KNOWN_TAG_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is asked then.
+const KNOWN_TAG_ATTEMPTS: u32 = 2;
+
+/// Where an image is.
+#[derive(Debug)]
+pub(super) enum Place {
+    Registry { repository: Repository, reference: RegistryRef, store: Store },
+    Layout { dir: PathBuf, tag: Option<String> },
+    File { path: PathBuf },
+}
+
+/// A manifest, verified.
+pub(super) struct Found {
+    pub(super) digest: Digest,
+    pub(super) bytes: Bytes,
+    pub(super) manifest: Manifest,
+}
+
+impl Place {
+    pub(super) fn of(reference: &ImageRef, options: &OpenOptions) -> Result<Self, FetchError> {
+        Ok(match reference {
+            ImageRef::Registry(reference) => Self::Registry {
+                repository: Repository::new(&options.client, reference, options.plain_http)?,
+                reference: reference.clone(),
+                store: Store::new(options.manifests.as_deref()),
+            },
+            ImageRef::OciLayout { dir, tag } => Self::Layout { dir: dir.clone(), tag: tag.clone() },
+            ImageRef::File(path) => Self::File { path: path.clone() },
+        })
+    }
+
+    /// Finds the manifest for `platform`.
+    pub(super) async fn resolve(&self, platform: &Platform) -> Result<Found, ImageError> {
+        let (mut digest, mut bytes, mut media_type) = match self {
+            Self::Registry { repository, reference, store } => {
+                top(repository, reference, store).await?
+            }
+            Self::Layout { dir, tag } => {
+                let entry = layout::entry(dir, tag.as_deref(), platform).await?;
+                (entry.digest, self.manifest(&entry).await?, entry.media_type)
+            }
+            Self::File { path } => return Err(layout::fail(path, "it is a file")),
+        };
+        for _ in 0..MAX_INDEXES {
+            match Document::parse(&bytes, &media_type)? {
+                Document::Manifest(manifest) => return Ok(Found { digest, bytes, manifest }),
+                Document::Index(index) => {
+                    let entry = platform.choose(&index)?;
+                    bytes = self.manifest(entry).await?;
+                    (digest, media_type) = (entry.digest, entry.media_type.clone());
+                }
+            }
+        }
+        Err(DocumentError::Unsupported {
+            media_type: format!("{media_type}, nested {MAX_INDEXES} deep"),
+        }
+        .into())
+    }
+
+    /// The manifest or index that `descriptor` points at.
+    async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, ImageError> {
+        check_size("manifest", descriptor.size, MAX_MANIFEST)?;
+        match self {
+            Self::Registry { repository, store, .. } => {
+                by_digest(repository, descriptor.digest, store).await
+            }
+            Self::Layout { dir, .. } => layout::document(dir, "manifest", descriptor).await,
+            Self::File { path } => Err(layout::fail(path, "it is a file")),
+        }
+    }
+
+    /// The configuration that `descriptor` points at.
+    pub(super) async fn config(&self, descriptor: &Descriptor) -> Result<Bytes, ImageError> {
+        let what = "image configuration";
+        match self {
+            Self::Registry { repository, store, .. } => {
+                if let Some(bytes) = store.document(descriptor.digest).await {
+                    return Ok(bytes);
+                }
+                let bytes =
+                    Blob::registry(repository, descriptor).fetch_all(0..descriptor.size).await?;
+                check_digest(what, &bytes, descriptor.digest)?;
+                store.keep(descriptor.digest, &bytes).await;
+                Ok(bytes)
+            }
+            Self::Layout { dir, .. } => layout::document(dir, what, descriptor).await,
+            Self::File { path } => Err(layout::fail(path, "it is a file")),
+        }
+    }
+
+    /// The blob of a layer.
+    pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
+        match self {
+            Self::Registry { repository, .. } => Ok(Blob::registry(repository, descriptor)),
+            Self::Layout { dir, .. } => layout::blob(dir, descriptor),
+            Self::File { path } => Ok(Blob::file(path)?),
+        }
+    }
+}
+
+/// The document that a reference names, its digest and what the registry says it is.
+///
+/// Costs no request for a known digest, one for an unmoved tag, and none that succeeds for a known
+/// tag while the registry is away.
+async fn top(
+    repository: &Repository,
+    reference: &RegistryRef,
+    store: &Store,
+) -> Result<(Digest, Bytes, String), ImageError> {
+    if let Some(digest) = reference.digest() {
+        return Ok((digest, by_digest(repository, digest, store).await?, String::new()));
+    }
+    let tag = reference.tag().unwrap_or("latest");
+    let name = reference.to_string();
+    let known = store.record(&name).await;
+    let Some(known) = known else { return by_tag(repository, tag, &name, store).await };
+    let asked = timeout(KNOWN_TAG_PATIENCE, still(repository, tag)).await;
+    let after = KNOWN_TAG_PATIENCE;
+    let asked = asked
+        .unwrap_or_else(|_| Err(FetchError::Timeout { origin: repository.to_string(), after }));
+    let digest = match asked {
+        Ok(Some(digest)) => digest,
+        Ok(None) => return by_tag(repository, tag, &name, store).await,
+        Err(error) if error.is_transient() && store.document(known).await.is_some() => {
+            tracing::warn!(image = name, "using what the tag was when last seen, {known}: {error}");
+            known
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let bytes = by_digest(repository, digest, store).await?;
+    if digest != known {
+        store.remember(&name, digest).await;
+    }
+    Ok((digest, bytes, String::new()))
+}
+
+/// What `tag` points at now, if the registry can tell without sending it.
+async fn still(repository: &Repository, tag: &str) -> Result<Option<Digest>, FetchError> {
+    match repository.manifest(Method::HEAD, tag, KNOWN_TAG_ATTEMPTS).await {
+        Ok(response) => {
+            let digest = response.headers().get("docker-content-digest");
+            Ok(digest.and_then(|digest| digest.to_str().ok()?.parse().ok()))
+        }
+        // A registry that does not know HEAD.
+        Err(FetchError::Status { code: 400 | 405 | 501, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn by_tag(
+    repository: &Repository,
+    tag: &str,
+    name: &str,
+    store: &Store,
+) -> Result<(Digest, Bytes, String), ImageError> {
+    let (bytes, media_type) = get(repository, tag).await?;
+    let digest = Digest::of(&bytes);
+    store.keep(digest, &bytes).await;
+    store.remember(name, digest).await;
+    Ok((digest, bytes, media_type))
+}
+
+async fn by_digest(
+    repository: &Repository,
+    digest: Digest,
+    store: &Store,
+) -> Result<Bytes, ImageError> {
+    if let Some(bytes) = store.document(digest).await {
+        return Ok(bytes);
+    }
+    let (bytes, _) = get(repository, &digest.to_string()).await?;
+    check_digest("manifest", &bytes, digest)?;
+    store.keep(digest, &bytes).await;
+    Ok(bytes)
+}
+
+/// Gets a manifest, again if its transfer breaks off.
+async fn get(repository: &Repository, reference: &str) -> Result<(Bytes, String), FetchError> {
+    let client = repository.client();
+    let attempts = client.options().attempts;
+    let mut attempt = 1;
+    loop {
+        let response = repository.manifest(Method::GET, reference, attempts).await?;
+        let media_type =
+            response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let media_type =
+            media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
+        match collect(client, response, MAX_MANIFEST).await {
+            Ok(bytes) => {
+                client.count_bytes(bytes.len() as u64);
+                return Ok((bytes, media_type));
+            }
+            Err(error) if error.is_transient() && attempt < attempts => {
+                tokio::time::sleep(client.options().pause(attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
