@@ -97,7 +97,9 @@ impl Shared {
         let Ok(server) = TcpStream::connect(&self.upstream) else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let duplicate = || Some((client.try_clone().ok()?, server.try_clone().ok()?));
-        let (Some((from_client, to_server)), Some((kept_client, kept_server))) = (duplicate(), duplicate()) else {
+        let (Some((from_client, to_server)), Some((kept_client, kept_server))) =
+            (duplicate(), duplicate())
+        else {
             return;
         };
         lock(&self.connections).extend([kept_client, kept_server]);
@@ -106,7 +108,9 @@ impl Shared {
             let mut line = Vec::new();
             requests.pump(from_client, to_server, |bytes| requests.note_requests(&mut line, bytes));
         });
-        let (Ok(from_server), Ok(to_client)) = (server.try_clone(), client.try_clone()) else { return };
+        let (Ok(from_server), Ok(to_client)) = (server.try_clone(), client.try_clone()) else {
+            return;
+        };
         self.pump(from_server, to_client, |bytes| {
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });

@@ -90,7 +90,9 @@ impl Tree {
                     let kind = match kind {
                         EntryType::Directory => Kind::Directory,
                         EntryType::Symlink => Kind::Symlink { target: path_of(link) },
-                        EntryType::Char => Kind::CharacterDevice { major: major()?, minor: minor()? },
+                        EntryType::Char => {
+                            Kind::CharacterDevice { major: major()?, minor: minor()? }
+                        }
                         EntryType::Block => Kind::BlockDevice { major: major()?, minor: minor()? },
                         EntryType::Fifo => Kind::Fifo,
                         EntryType::Regular | EntryType::Continuous => content(&mut entry)?,
@@ -117,9 +119,14 @@ impl Tree {
             while let Some(next) = links.get(target) {
                 target = next;
             }
-            let node = nodes.get(target).ok_or_else(|| unknown(&format!("hard link {link:?} to nothing")))?;
+            let node = nodes
+                .get(target)
+                .ok_or_else(|| unknown(&format!("hard link {link:?} to nothing")))?;
             nodes.insert(link.clone(), node.clone());
-            groups.entry(target.clone()).or_insert_with(|| [target.clone()].into()).insert(link.clone());
+            groups
+                .entry(target.clone())
+                .or_insert_with(|| [target.clone()].into())
+                .insert(link.clone());
         }
         Ok(Self { nodes, hard_links: groups.into_values().collect() })
     }
@@ -144,11 +151,14 @@ impl Tree {
                 inode.0 = metadata.nlink();
                 inode.1.insert(path.clone());
             }
-            let node = Node::of_file(&full, &metadata)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", full.display())))?;
+            let node = Node::of_file(&full, &metadata).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", full.display()))
+            })?;
             nodes.insert(path, node);
         }
-        if let Some((count, paths)) = inodes.values().find(|(count, paths)| *count != paths.len() as u64) {
+        if let Some((count, paths)) =
+            inodes.values().find(|(count, paths)| *count != paths.len() as u64)
+        {
             return Err(unknown(&format!("link count {count}, but found as {paths:?}")));
         }
         Ok(Self { nodes, hard_links: inodes.into_values().map(|(_, paths)| paths).collect() })
