@@ -1,0 +1,10 @@
+//! Lazystar against real parts: a registry, the kernel, the reference converter, containerd, skopeo, umoci.
+//!
+//! The parts come from `tests/rig`; `LAZYSTAR_RIG` names the directory that it filled, `LAZYSTAR_BIN` the binary
+//! (else `target/release/lazystar`). A test whose part is missing prints `SKIP name: reason` and passes.
+
+mod failures;
+mod interop;
+mod mounts;
+mod rig;
+mod writable;
