@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::oci::Platform;
-use crate::pack::cli::PackArgs;
+
 use crate::reference::ImageRef;
 
 const IMAGES: &str = "\
@@ -55,9 +55,6 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the whole job on this machine, with nothing installed: pack a sample image, serve it
-    /// from an embedded registry, run a workload on it lazily and after a full pull
-    Demo(DemoArgs),
     /// Mount the root file system of an image, fetching only what is read
     #[command(after_help = IMAGES)]
     Mount(MountArgs),
@@ -114,8 +111,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make a lazily readable layer or image out of a directory or a tar file
-    Pack(PackArgs),
+
+
     /// Print the digest of the table of contents of a layer
     TocDigest {
         /// The layer's blob

@@ -1,6 +1,6 @@
 //! What the commands do.
 
-mod demo;
+
 mod explore;
 mod inspect;
 mod mount;
@@ -27,7 +27,7 @@ pub fn run(cli: Cli) -> Result<()> {
     start_log(&cli.global)?;
     let global = &cli.global;
     match &cli.command {
-        Command::Demo(args) => demo::run(args),
+
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
         Command::Ls(args) => block_on(explore::ls(global, args)),
@@ -37,7 +37,7 @@ pub fn run(cli: Cli) -> Result<()> {
             block_on(explore::tree(global, image, path, *depth, *json))
         }
         Command::Inspect { image, json } => block_on(inspect::inspect(global, image, *json)),
-        Command::Pack(args) => crate::pack::cli::run(args),
+
         Command::TocDigest { blob } => block_on(inspect::toc_digest(global, blob)),
     }
 }
