@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 pub use encode::{EncodeError, encode_header};
 pub use error::{Field, Reason, TarError};
 pub use parse::{Event, Parser};
+pub(crate) use pax::is_expressible as is_expressible_time;
 
 /// The unit in which a tar is laid out, in bytes.
 pub const BLOCK: usize = 512;

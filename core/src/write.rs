@@ -35,7 +35,7 @@ pub use summary::{Summary, ZstdPosition};
 
 use crate::Digest;
 use crate::digest::Hasher;
-use crate::tar::{BLOCK, Entry, Kind, encode_header, padding};
+use crate::tar::{self, BLOCK, EncodeError, Entry, Kind, encode_header, padding};
 use member::Members;
 use toc::{Chunk, Record};
 
@@ -107,7 +107,6 @@ pub enum Disposition {
 /// Calls: [`append`](Self::append) and its [`data`](Self::data) for each entry, or
 /// [`append_landmark`](Self::append_landmark); at the end [`finish`](Self::finish). Between calls,
 /// [`take_output`](Self::take_output). After an error every call fails.
-#[derive(Debug)]
 pub struct Writer<C> {
     options: Options,
     members: Members<C>,
@@ -273,6 +272,10 @@ impl<C: Compressor> Writer<C> {
         if entry.kind != Kind::Regular && entry.size != 0 {
             return Err(WriteError::Header { name: entry.name });
         }
+        if !tar::is_expressible_time(entry.mtime) {
+            let field = tar::Field::Mtime;
+            return Err(EncodeError { name: entry.name, field }.into());
+        }
         let chunk_size = u64::from(self.options.chunk_size);
         let mut file = OpenFile {
             left: entry.size,
@@ -427,6 +430,17 @@ impl<C: Compressor> Writer<C> {
         self.toc_json = json;
         let (blob_digest, blob_size, diff_id, uncompressed_size) = self.members.totals();
         Ok(Summary { format, blob_digest, blob_size, diff_id, uncompressed_size, toc_digest, zstd })
+    }
+}
+
+impl<C> core::fmt::Debug for Writer<C> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Writer")
+            .field("options", &self.options)
+            .field("members", &self.members)
+            .field("entries", &self.records.len())
+            .field("over", &self.over)
+            .finish_non_exhaustive()
     }
 }
 

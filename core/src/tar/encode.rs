@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::header::MAX_OCTAL_11;
-use super::pax::XATTR;
+use super::pax::{XATTR, is_expressible};
 use super::{BLOCK, Entry, Field, Kind, padding};
 
 /// An entry that no tar can hold.
@@ -14,7 +14,8 @@ use super::{BLOCK, Entry, Field, Kind, padding};
 pub struct EncodeError {
     /// Name of the entry.
     pub name: String,
-    /// Which text holds a NUL byte, is empty, or is the name of an attribute with `=` in it.
+    /// Which field: a text with a NUL byte, an empty one, an attribute with `=` in its name, a size of
+    /// what has no data, a time outside the years 1 to 9999.
     pub field: Field,
 }
 
@@ -111,6 +112,9 @@ fn check(entry: &Entry) -> Result<(), EncodeError> {
     }
     if entry.kind != Kind::Regular && entry.size != 0 {
         return error(Field::Size);
+    }
+    if !is_expressible(entry.mtime) {
+        return error(Field::Mtime);
     }
     if entry.xattrs.keys().any(|key| key.is_empty() || key.contains(['=', '\0'])) {
         return error(Field::Xattr);

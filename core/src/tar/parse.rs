@@ -349,7 +349,7 @@ impl Parser {
                 Field::GroupName,
             )?,
             mtime: mtime
-                .and_then(pax::expressible)
+                .filter(|&seconds| pax::is_expressible(seconds))
                 .ok_or(Reason::Number { field: Field::Mtime })?,
             link_name,
             dev_major,

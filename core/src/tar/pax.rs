@@ -121,9 +121,9 @@ pub(super) fn seconds(value: &[u8]) -> Option<i64> {
     Some(if negative { -whole } else { whole })
 }
 
-/// `seconds` if a TOC can express it.
-pub(super) fn expressible(seconds: i64) -> Option<i64> {
-    MTIME_RANGE.contains(&seconds).then_some(seconds)
+/// Whether a TOC can express `seconds`.
+pub(crate) fn is_expressible(seconds: i64) -> bool {
+    MTIME_RANGE.contains(&seconds)
 }
 
 #[cfg(test)]
