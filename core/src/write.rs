@@ -13,6 +13,8 @@
 //! footer     where the TOC is
 //! ```
 //!
+//! Where the TOC is not an entry, the two zero blocks that end a tar are in the last member before it.
+//!
 //! Memory is bounded by twice the chunk size (at least 8 MiB), what the compressor makes of it, output
 //! that was not taken, and the TOC. The same entries and options always give the same bytes.
 
@@ -25,7 +27,7 @@ mod order;
 mod summary;
 mod toc;
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 pub use compress::{Codec, CompressFailed, Compressor, Miniz, Ruzstd};
@@ -124,7 +126,8 @@ struct OpenFile {
     position: u64,
     chunk_left: u64,
     landmark: bool,
-    dropped: bool,
+    /// Its name if it is not in the layer.
+    dropped: Option<String>,
     chunk: Hasher,
     /// Of the whole file; `None` if it is a single chunk.
     whole: Option<Hasher>,
@@ -252,11 +255,17 @@ impl<C: Compressor> Writer<C> {
     fn complete(&mut self) -> Result<(), WriteError> {
         match self.file.take() {
             Some(file) if file.left > 0 => {
-                let name = self.records.last().map(|record| record.entry.name.clone());
-                Err(WriteError::Incomplete { name: name.unwrap_or_default(), missing: file.left })
+                let name = self.name_of(file.dropped);
+                Err(WriteError::Incomplete { name, missing: file.left })
             }
             _ => Ok(()),
         }
+    }
+
+    /// Name of the file that is open: the last entry unless that was dropped.
+    fn name_of(&self, dropped: Option<String>) -> String {
+        let last = || self.records.last().map(|record| record.entry.name.clone());
+        dropped.or_else(last).unwrap_or_default()
     }
 
     fn append_entry(
@@ -282,7 +291,7 @@ impl<C: Compressor> Writer<C> {
             position: 0,
             chunk_left: 0,
             landmark: false,
-            dropped: false,
+            dropped: None,
             chunk: Hasher::new(),
             whole: (entry.size > chunk_size).then(Hasher::new),
         };
@@ -291,7 +300,7 @@ impl<C: Compressor> Writer<C> {
                 return Err(WriteError::Reserved { name: entry.name });
             }
             Some(_) if !self.options.lossless && !landmark => {
-                file.dropped = true;
+                file.dropped = Some(entry.name);
                 self.file = Some(file);
                 return Ok(Disposition::Dropped);
             }
@@ -319,14 +328,14 @@ impl<C: Compressor> Writer<C> {
 
     fn write_data(&mut self, mut bytes: &[u8]) -> Result<(), WriteError> {
         while !bytes.is_empty() {
-            let excess = || WriteError::ExcessData {
-                name: self.records.last().map(|r| r.entry.name.clone()).unwrap_or_default(),
+            let file = match &mut self.file {
+                Some(file) if file.left > 0 => file,
+                file => {
+                    let dropped = file.take().and_then(|file| file.dropped);
+                    return Err(WriteError::ExcessData { name: self.name_of(dropped) });
+                }
             };
-            let Some(file) = &mut self.file else { return Err(excess()) };
-            if file.left == 0 {
-                return Err(excess());
-            }
-            if file.dropped {
+            if file.dropped.is_some() {
                 let length = usize::try_from(file.left).unwrap_or(usize::MAX).min(bytes.len());
                 file.left -= length as u64;
                 bytes = &bytes[length..];

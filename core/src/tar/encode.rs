@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::header::MAX_OCTAL_11;
 use super::pax::{XATTR, is_expressible};
 use super::{BLOCK, Entry, Field, Kind, padding};
 
@@ -69,7 +68,6 @@ pub fn encode_header(entry: &Entry) -> Result<Vec<u8>, EncodeError> {
     number(116..124, "gid", Some(u64::from(entry.gid)), &gid);
     number(124..136, "size", Some(entry.size), &size);
     number(136..148, "mtime", u64::try_from(entry.mtime).ok(), &mtime);
-    debug_assert!(MAX_OCTAL_11 == (1 << 33) - 1);
 
     header[156] = match entry.kind {
         Kind::Regular => b'0',

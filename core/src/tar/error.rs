@@ -85,7 +85,7 @@ pub enum Reason {
     UnexpectedData,
     /// A pax record that is not `length key=value newline`.
     PaxRecord,
-    /// An extension header above the limit of 1 MiB.
+    /// An extension header above the limit: 1 MiB, or 1 KiB for what is kept of a global one.
     ExtensionTooLarge,
     /// An extension header twice for one entry, or before a header that it cannot apply to.
     ExtensionMisplaced,
@@ -113,7 +113,7 @@ impl fmt::Display for Reason {
             Self::Empty { field } => write!(f, "{field} is empty"),
             Self::UnexpectedData => f.write_str("only regular files may have data"),
             Self::PaxRecord => f.write_str("malformed pax record"),
-            Self::ExtensionTooLarge => f.write_str("extension header larger than 1 MiB"),
+            Self::ExtensionTooLarge => f.write_str("extension header is too large"),
             Self::ExtensionMisplaced => f.write_str("misplaced extension header"),
             Self::LoneZeroBlock => f.write_str("a single zero block between entries"),
             Self::Truncated => f.write_str("the tar ends inside it"),

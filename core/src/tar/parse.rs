@@ -12,6 +12,9 @@ use super::{BLOCK, Entry, Field, Kind, Reason, TarError, padding};
 /// Limit of one extension header. Long names need a few KiB, attributes at most 64 KiB each on Linux.
 const MAX_EXTENSION: u64 = 1 << 20;
 
+/// Limit of what is kept of global headers, which is copied to every entry after them.
+const MAX_GLOBAL: usize = 1 << 10;
+
 static ZERO_BLOCK: [u8; BLOCK] = [0; BLOCK];
 
 /// Something found in a tar.
@@ -40,7 +43,7 @@ pub enum Event<'a> {
 /// the last one call [`finish`](Self::finish). The events do not depend on how the tar is split, except
 /// for the split of data, padding and trailer. After an error every call returns that error.
 ///
-/// Memory is bounded by three extension headers of 1 MiB and the global header.
+/// Memory is bounded by the extension headers of one entry: three of 1 MiB each, raw and parsed.
 #[derive(Default)]
 pub struct Parser {
     state: State,
@@ -267,12 +270,18 @@ impl Parser {
                 for (key, field) in
                     [("path", Field::Name), ("linkpath", Field::LinkName), ("size", Field::Size)]
                 {
-                    // One name, target or size for all entries that follow.
+                    // No name, target, size or attribute is that of all entries that follow.
                     if records.get(key).is_some_and(|value| !value.is_empty()) {
                         return Err(Reason::Contradiction { field });
                     }
                 }
+                if records.xattrs().next().is_some() {
+                    return Err(Reason::Contradiction { field: Field::Xattr });
+                }
                 self.global.values.extend(records.values);
+                if self.global.values.values().map(Vec::len).sum::<usize>() > MAX_GLOBAL {
+                    return Err(Reason::ExtensionTooLarge);
+                }
                 self.raw.append(&mut self.partial);
                 return Ok(Some(Event::Global(core::mem::take(&mut self.raw))));
             }
@@ -331,10 +340,8 @@ impl Parser {
             Some(value) => pax::seconds(value),
             None => Some(header.mtime()?),
         };
-        let mut xattrs = BTreeMap::new();
-        for (key, value) in self.global.xattrs().chain(local.xattrs()) {
-            xattrs.insert(key.to_string(), value.to_vec());
-        }
+        let xattrs: BTreeMap<String, Vec<u8>> =
+            local.xattrs().map(|(key, value)| (key.to_string(), value.to_vec())).collect();
         let (uid, gid) = (id("uid", Field::Uid)?, id("gid", Field::Gid)?);
         Ok(Entry {
             name,

@@ -226,6 +226,16 @@ fn refuses_with_name_and_reason() {
         ("at end", [extension(b'x', b""), vec![0; 1024]].concat(), Reason::ExtensionMisplaced),
         ("large", block(b'x', b"x", 1 << 21, |_| {}), Reason::ExtensionTooLarge),
         ("global name", extension(b'g', &record("path", b"a")), contradiction(Field::Name)),
+        (
+            "global attribute",
+            extension(b'g', &record("SCHILY.xattr.a", b"b")),
+            contradiction(Field::Xattr),
+        ),
+        (
+            "global text",
+            extension(b'g', &record("uname", &[b'u'; 2000])),
+            Reason::ExtensionTooLarge,
+        ),
         ("lone zero", [vec![0; BLOCK], plain(b'0', b"f")].concat(), Reason::LoneZeroBlock),
         ("text", vec![b'x'; BLOCK], Reason::Checksum),
         ("cut header", plain(b'0', b"f")[..100].to_vec(), Reason::Truncated),
