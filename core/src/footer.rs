@@ -75,6 +75,15 @@ pub enum Compression {
     Zstd,
 }
 
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
 /// What a footer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footer {

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod codec;
 pub mod digest;
@@ -13,8 +15,10 @@ pub mod layer;
 pub mod limits;
 pub mod open;
 pub mod range;
+pub mod tar;
 pub mod toc;
 pub mod verify;
+pub mod write;
 
 pub use digest::Digest;
 pub use limits::Limits;

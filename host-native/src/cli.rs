@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::oci::Platform;
+use crate::pack::cli::PackArgs;
 
 use crate::reference::ImageRef;
 
@@ -55,6 +56,9 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the whole job on this machine, with nothing installed: pack a sample image, serve it
+    /// from an embedded registry, run a workload on it lazily and after a full pull
+    Demo(DemoArgs),
     /// Mount the root file system of an image, fetching only what is read
     #[command(after_help = IMAGES)]
     Mount(MountArgs),
@@ -113,6 +117,8 @@ pub enum Command {
     },
 
 
+    /// Make a lazily readable layer or image out of a directory or a tar file
+    Pack(PackArgs),
     /// Print the digest of the table of contents of a layer
     TocDigest {
         /// The layer's blob

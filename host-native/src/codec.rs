@@ -1,5 +1,8 @@
-//! Decompression at full speed: libdeflate and libzstd.
+//! Compression and decompression at full speed: libdeflate and libzstd.
 
+mod compress;
+
+pub use compress::{GzipCompressor, ZstdCompressor, compressor};
 use lazystar_core::codec::{Codec, DecodeError, PortableCodec};
 use lazystar_core::footer::Compression;
 use libdeflater::Decompressor;

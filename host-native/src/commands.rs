@@ -1,6 +1,7 @@
 //! What the commands do.
 
 
+mod demo;
 mod explore;
 mod inspect;
 mod mount;
@@ -27,6 +28,8 @@ pub fn run(cli: Cli) -> Result<()> {
     start_log(&cli.global)?;
     let global = &cli.global;
     match &cli.command {
+        Command::Demo(args) => demo::run(args),
+        Command::Pack(args) => crate::pack::cli::run(args),
 
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

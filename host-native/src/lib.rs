@@ -1,18 +1,19 @@
 //! The native host of Lazystar: registries, cache, mounts and the command line.
 
-pub mod demo;
-pub mod image;
-pub mod keychain;
-pub mod oci;
-pub mod reference;
-pub mod registry;
-pub mod source;
 pub mod cache;
 pub mod cli;
 pub mod codec;
 pub mod commands;
+pub mod demo;
 pub mod driver;
+pub mod image;
+pub mod keychain;
 pub mod link;
 pub mod mount;
+pub mod oci;
 pub mod open;
+pub mod pack;
+pub mod reference;
+pub mod registry;
 pub mod show;
+pub mod source;

@@ -169,17 +169,22 @@ fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSes
 
 /// Starts a FUSE session on a device that `mount` mounts first.
 fn start(filesystem: ImageFs, mount: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<BackgroundSession> {
-    let device = File::options().read(true).write(true).open("/dev/fuse");
-    let device: OwnedFd = device.context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?.into();
+    let device = open_device().context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?;
+    let device = OwnedFd::from(device);
     mount(&device)?;
     Ok(Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All))?.spawn()?)
+}
+
+fn open_device() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/fuse")
 }
 
 fn config(acl: SessionACL) -> Config {
     let mut config = Config::default();
     config.acl = acl;
     config.n_threads = Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)));
-    config.clone_fd = true;
+    // A device of its own for each thread, where opening more is allowed.
+    config.clone_fd = open_device().is_ok();
     config
 }
 

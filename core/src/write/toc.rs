@@ -1,0 +1,176 @@
+//! The TOC as JSON.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::json::Object;
+use crate::Digest;
+use crate::tar::{Entry, Kind};
+
+/// An entry of the layer and where its data is.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) entry: Entry,
+    /// Of the whole content of a regular file.
+    pub(super) digest: Option<Digest>,
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// A piece of a file.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Index of the member that holds it.
+    pub(super) member: usize,
+    /// Where it begins in the member's plain bytes.
+    pub(super) inner: u64,
+    /// Where it begins in the file.
+    pub(super) offset: u64,
+    /// Its size unless it is a last, shorter one, which extends to the end of the file.
+    pub(super) size: Option<u64>,
+    pub(super) digest: Option<Digest>,
+}
+
+/// The TOC of `records`; `offsets` says where members begin, and at the end where the data ends. With
+/// `ends` every chunk also says where its member ends, which containers/storage relies on.
+pub(super) fn encode(records: &[Record], offsets: &[u64], ends: bool) -> Vec<u8> {
+    let mut out = b"{\"version\":1,\"entries\":[".to_vec();
+    let mut users = Names::default();
+    let mut groups = Names::default();
+    let mut first = true;
+    let mut separate = |out: &mut Vec<u8>| {
+        // An entry a line: readable without a tool, and still a fraction of an indented TOC.
+        out.extend_from_slice(if first { b"\n" } else { b",\n" });
+        first = false;
+    };
+    for Record { entry, digest, chunks } in records {
+        separate(&mut out);
+        let mut object = Object::begin(&mut out);
+        object.text("name", &entry.name);
+        object.text("type", type_name(entry.kind));
+        object.number_if_any("size", entry.size);
+        if entry.mtime != 0 {
+            object.text("modtime", &rfc3339(entry.mtime));
+        }
+        object.text_if_any("linkName", &entry.link_name);
+        object.number_if_any("mode", u64::from(entry.mode));
+        object.number_if_any("uid", u64::from(entry.uid));
+        object.number_if_any("gid", u64::from(entry.gid));
+        object.text_if_any("userName", users.if_changed(entry.uid, &entry.user_name));
+        object.text_if_any("groupName", groups.if_changed(entry.gid, &entry.group_name));
+        if let Some(chunk) = chunks.first() {
+            position(&mut object, chunk, offsets, ends);
+        }
+        object.number_if_any("devMajor", u64::from(entry.dev_major));
+        object.number_if_any("devMinor", u64::from(entry.dev_minor));
+        if !entry.xattrs.is_empty() {
+            let mut xattrs = object.object("xattrs");
+            for (name, value) in &entry.xattrs {
+                xattrs.bytes(name, value);
+            }
+            xattrs.end();
+        }
+        if let Some(digest) = digest {
+            object.text("digest", &digest.to_string());
+        }
+        if let Some(chunk) = chunks.first() {
+            extent(&mut object, chunk);
+        }
+        object.end();
+        for chunk in chunks.iter().skip(1) {
+            separate(&mut out);
+            let mut object = Object::begin(&mut out);
+            object.text("name", &entry.name);
+            object.text("type", "chunk");
+            position(&mut object, chunk, offsets, ends);
+            extent(&mut object, chunk);
+            object.end();
+        }
+    }
+    out.extend_from_slice(b"\n]}");
+    out
+}
+
+fn position(object: &mut Object<'_>, chunk: &Chunk, offsets: &[u64], ends: bool) {
+    let at = |member: usize| offsets.get(member).copied().unwrap_or(0);
+    object.number_if_any("offset", at(chunk.member));
+    if ends {
+        object.number_if_any("endOffset", at(chunk.member + 1));
+    }
+    object.number_if_any("innerOffset", chunk.inner);
+}
+
+fn extent(object: &mut Object<'_>, chunk: &Chunk) {
+    object.number_if_any("chunkOffset", chunk.offset);
+    object.number_if_any("chunkSize", chunk.size.unwrap_or(0));
+    if let Some(digest) = chunk.digest {
+        object.text("chunkDigest", &digest.to_string());
+    }
+}
+
+const fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Directory => "dir",
+        Kind::Regular => "reg",
+        Kind::Symlink => "symlink",
+        Kind::HardLink => "hardlink",
+        Kind::CharDevice => "char",
+        Kind::BlockDevice => "block",
+        Kind::Fifo => "fifo",
+    }
+}
+
+/// The last name written for each id: readers carry it on to the entries that follow.
+#[derive(Default)]
+struct Names<'a>(BTreeMap<u32, &'a str>);
+
+impl<'a> Names<'a> {
+    fn if_changed(&mut self, id: u32, name: &'a str) -> &'a str {
+        if name.is_empty() || self.0.insert(id, name) == Some(name) { "" } else { name }
+    }
+}
+
+/// Seconds since 1970 in UTC (RFC 3339). `seconds` is within the years 1 to 9999.
+fn rfc3339(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The calendar repeats every 400 years of 146,097 days; counting years from March puts the leap
+    // day at the end of its year. Day 0 is 1 March of year 0.
+    let day = days + 719_468;
+    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year + month / 10, (month + 2) % 12 + 1);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (seconds, expected) in [
+            (1, "1970-01-01T00:00:01Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (-62_135_596_800, "0001-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn user_names_are_written_when_they_change() {
+        let mut names = Names::default();
+        let written = [(0, "root"), (0, "root"), (0, ""), (0, "toor"), (1, "toor"), (0, "root")]
+            .map(|(id, name)| names.if_changed(id, name));
+        assert_eq!(written, ["root", "", "", "toor", "toor", "root"]);
+    }
+}

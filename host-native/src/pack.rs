@@ -1,0 +1,178 @@
+//! Layers from directories and tars.
+
+pub mod cli;
+mod directory;
+mod gunzip;
+pub mod layout;
+mod spool;
+mod tarball;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use lazystar_core::tar::{EncodeError, Entry, TarError};
+use lazystar_core::write::{
+    Candidate, Compressor, Order, OrderError, Summary, WriteError, Writer, order,
+};
+
+use crate::codec;
+
+pub use directory::pack_directory;
+pub use layout::{ImageConfig, LayerBlob, write_oci_layout};
+pub use tarball::pack_tar;
+
+/// Output is passed on in pieces of about this many bytes.
+const OUTPUT_PIECE: usize = 1 << 20;
+
+/// Input is read in pieces of this many bytes.
+const INPUT_PIECE: usize = 256 << 10;
+
+/// How to pack a layer.
+#[derive(Clone, Debug, Default)]
+pub struct PackOptions {
+    /// Which blob to write.
+    pub layer: lazystar_core::write::Options,
+    /// Compression level; the codec's default if there is none.
+    pub level: Option<i32>,
+    /// Paths of which the data goes before the prefetch landmark, in this order.
+    pub prioritised: Vec<String>,
+    /// Prioritised paths need not exist.
+    pub allow_missing: bool,
+    /// Owner and group of all entries of a directory, instead of their own.
+    pub owner: Option<(u32, u32)>,
+    /// The latest time that entries of a directory may have (as `SOURCE_DATE_EPOCH` asks).
+    pub mtime_limit: Option<i64>,
+    /// Where the input tar is kept while it is put in order; the system's temporary directory if not
+    /// given. The file has no name.
+    pub spool_dir: Option<PathBuf>,
+}
+
+/// A layer that was packed.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Digests and sizes.
+    pub summary: Summary,
+    /// The TOC, which a layer with an external one does not hold.
+    pub toc_json: Vec<u8>,
+    /// Prioritised paths that the layer does not have.
+    pub missing: Vec<String>,
+}
+
+/// Why a layer could not be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// A file or directory cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A name or the name of an attribute is not UTF-8.
+    #[error("{path:?} has a name or attribute that is not UTF-8, which a TOC cannot express")]
+    NotUtf8 {
+        /// Of which file.
+        path: PathBuf,
+    },
+    /// A file was written to while it was read.
+    #[error("{path} changed while it was packed; pack a snapshot of the directory instead", path = path.display())]
+    Changed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The input cannot be read or decompressed.
+    #[error("cannot read the input tar: {0}")]
+    Read(#[source] io::Error),
+    /// The blob cannot be written.
+    #[error("cannot write the layer: {0}")]
+    Write(#[source] io::Error),
+    /// The spool file failed.
+    #[error("cannot use a temporary file in {path}: {source}", path = dir.display())]
+    Spool {
+        /// Where it is.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The compression level does not exist.
+    #[error(transparent)]
+    Level(io::Error),
+    /// The input is not a tar that a layer can hold.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// The layer cannot be written.
+    #[error(transparent)]
+    Layer(#[from] WriteError),
+    /// The entries cannot be put in order.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// Prioritised paths do not exist.
+    #[error("the layer has no {}", .0.join(", "))]
+    Missing(Vec<String>),
+    /// A lossless layer keeps the order of its input.
+    #[error("a lossless layer cannot have prioritised paths: it keeps the order of the tar")]
+    LosslessOrder,
+}
+
+impl From<EncodeError> for PackError {
+    fn from(error: EncodeError) -> Self {
+        Self::Layer(error.into())
+    }
+}
+
+/// The layer writer with its output.
+struct Sink<W> {
+    writer: Writer<Box<dyn Compressor + Send>>,
+    out: W,
+}
+
+impl<W: Write> Sink<W> {
+    fn new(options: &PackOptions, out: W) -> Result<Self, PackError> {
+        let compressor = codec::compressor(options.layer.format.compression(), options.level)
+            .map_err(PackError::Level)?;
+        Ok(Self { writer: Writer::new(options.layer, compressor)?, out })
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.writer.data(bytes)?;
+        self.pass_on(OUTPUT_PIECE)
+    }
+
+    /// Writes what has become final if it is at least `minimum` bytes.
+    fn pass_on(&mut self, minimum: usize) -> Result<(), PackError> {
+        if self.writer.output_len() >= minimum {
+            self.out.write_all(&self.writer.take_output()).map_err(PackError::Write)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, missing: Vec<String>) -> Result<Packed, PackError> {
+        let summary = self.writer.finish()?;
+        self.pass_on(0)?;
+        self.out.flush().map_err(PackError::Write)?;
+        Ok(Packed { summary, toc_json: self.writer.toc_json().to_vec(), missing })
+    }
+}
+
+/// The order of `entries` as the options ask.
+fn ordered<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    options: &PackOptions,
+) -> Result<Order, PackError> {
+    let candidates: Vec<Candidate<'_>> = entries.map(Entry::candidate).collect();
+    let prioritised: Vec<&str> = options.prioritised.iter().map(String::as_str).collect();
+    let order = order(&candidates, &prioritised)?;
+    if !options.allow_missing && !order.missing.is_empty() {
+        return Err(PackError::Missing(order.missing));
+    }
+    Ok(order)
+}
+
+fn at_path(path: &Path) -> impl FnOnce(io::Error) -> PackError + use<'_> {
+    move |source| PackError::Path { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests;
