@@ -72,6 +72,7 @@ async fn gives_the_right_bytes_in_spite_of() {
         // fault, requests to the registry, for tokens, to storage
         (Fault::Ok, 1, 0, 0),
         (Fault::WrongStatus, 1, 0, 0),
+        (Fault::TooLong, 1, 0, 0),
         (Fault::BearerAnonymous, 2, 1, 0),
         (Fault::UnavailableTwice, 3, 0, 0),
         (Fault::TooManyRequests, 2, 0, 0),
@@ -94,7 +95,7 @@ async fn gives_the_right_bytes_in_spite_of() {
 #[tokio::test]
 async fn says_whose_fault_it_is() {
     type Check = fn(&FetchError) -> bool;
-    let cases: [(Fault, u64, Check); 17] = [
+    let cases: [(Fault, u64, Check); 16] = [
         (Fault::NotFound, 1, |error| matches!(error, FetchError::NotFound { .. })),
         (Fault::Unauthorized, 1, |error| matches!(error, FetchError::Denied { status: 401, .. })),
         (Fault::MalformedChallenge, 1, |error| matches!(error, FetchError::Protocol { .. })),
@@ -107,7 +108,6 @@ async fn says_whose_fault_it_is() {
         (Fault::WrongContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),
         (Fault::WrongTotal, 1, |error| matches!(error, FetchError::WrongRange { .. })),
         (Fault::NoContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),
-        (Fault::TooLong, 1, |error| matches!(error, FetchError::WrongRange { .. })),
         (Fault::CutsShort, 9, |error| {
             matches!(error, FetchError::Truncated { got: 81, expected: 50_000, .. })
         }),
@@ -119,7 +119,7 @@ async fn says_whose_fault_it_is() {
     ];
     let all = cases.map(|(fault, requests, check)| async move {
         let (result, counts) = fetch(fault, 1000..51_000).await;
-        let error = result.expect_err(&format!("{fault:?} gave bytes"));
+        let Err(error) = result else { panic!("{fault:?} gave bytes") };
         assert!(check(&error), "{fault:?}: {error:?}");
         assert_eq!(counts.registry, requests, "{fault:?}: {error}");
         let message = error.to_string();
@@ -235,8 +235,8 @@ async fn a_redirect_is_followed_once_until_it_expires() {
 #[tokio::test]
 async fn a_transfer_with_progress_survives_many_losses() {
     let (result, counts) = fetch(Fault::Cuts, 0..200).await;
-    assert_eq!(result.unwrap(), content().slice(..200));
-    assert_eq!(counts.registry, 9);
+    assert!(result.unwrap() == content().slice(..200));
+    assert_eq!(counts.registry, 8);
 }
 
 #[tokio::test]

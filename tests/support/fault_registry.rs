@@ -384,7 +384,7 @@ impl Shared {
         }
         response = with(response, "content-type", &media_type);
         response = with(response, "docker-content-digest", &Digest::of(&bytes).to_string());
-        let middle = length / 2;
+        let middle = length.div_ceil(2);
         let (body, declared) = match fault {
             Fault::TooLong => {
                 (Body::from_stream(stream::iter([Ok::<_, io::Error>(part), Ok(bytes)])), None)
