@@ -149,6 +149,15 @@ async fn an_unreachable_host_is_named() {
         "{error:?}"
     );
     assert!(error.is_transient());
+    // Over TLS, too; the name never resolves (RFC 6761).
+    let reference: RegistryRef = "lazystar.invalid/team/app".parse().unwrap();
+    let repository =
+        Repository::new(&crate::client(Keychain::Anonymous), &reference, false).unwrap();
+    let error = Blob::registry(&repository, &descriptor(Digest::of(b""), 10))
+        .fetch_all(0..10)
+        .await
+        .unwrap_err();
+    assert!(error.is_transient() && !error.to_string().contains("TLS"), "{error}");
 }
 
 #[tokio::test]

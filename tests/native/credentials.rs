@@ -98,3 +98,31 @@ fn is_ours(line: &str) -> bool {
         .iter()
         .any(|library| line.contains(&format!(" {library}")))
 }
+
+#[tokio::test]
+async fn come_from_the_file_that_docker_login_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let helper = dir.path().join("not-there");
+    // "YTpiOmM=" is a:b:c, whose password holds a colon.
+    let config = serde_json::json!({
+        "auths": {
+            "https://index.docker.io/v1/": { "auth": "YTpiOmM=" },
+            "one.example:5000": { "auth": "", "identitytoken": "long-lived" },
+            "two.example": {},
+            "broken.example": { "auth": "%%%" },
+        },
+        "credHelpers": { "three.example": helper },
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let keychain = Keychain::DockerConfig(file);
+    let hub = Credential::Password { user: "a".into(), password: "b:c".into() };
+    assert_eq!(keychain.credential("docker.io").await, Some(hub));
+    let token = Credential::IdentityToken("long-lived".into());
+    assert_eq!(keychain.credential("one.example:5000").await, Some(token));
+    for host in ["two.example", "three.example", "broken.example", "four.example"] {
+        assert_eq!(keychain.credential(host).await, None, "{host}");
+    }
+    let missing = Keychain::DockerConfig(dir.path().join("missing.json"));
+    assert_eq!(missing.credential("docker.io").await, None);
+}

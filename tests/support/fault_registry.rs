@@ -209,7 +209,7 @@ impl FaultRegistry {
         self.shared.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
-    /// Stops it, and closes its connections by ending the runtime's tasks with the test.
+    /// Stops listening. Connections that are open stay so, but nothing is answered on them.
     pub fn stop(&self) {
         self.set(Fault::Silent);
         self.servers.iter().for_each(JoinHandle::abort);
