@@ -1,3 +1,4 @@
 //! What `lazystar demo` needs to show the whole job on one machine.
 
 pub mod registry;
+pub mod sample;

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +12,8 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 
 /// How long a credential helper may take. Helpers of clouds ask the network and take some seconds.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The key under which `docker login` stores the credential of Docker Hub.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What proves to a registry who is asking. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub enum Keychain {
     /// `~/.docker/config.json` with its credential helpers, then podman's `auth.json`.
     #[default]
     Docker,
+    /// What `docker login` stored in this file, with its credential helpers.
+    DockerConfig(PathBuf),
     /// No credentials.
     Anonymous,
     /// These, by the host of a reference.
@@ -60,10 +67,20 @@ impl Keychain {
         match self {
             Self::Anonymous => None,
             Self::Fixed(credentials) => credentials.get(host).cloned(),
-            Self::Docker => {
-                let server = if host == "docker.io" { "https://index.docker.io/v1/" } else { host }
-                    .to_owned();
-                let look_up = tokio::task::spawn_blocking(move || stored(&server));
+            Self::Docker | Self::DockerConfig(_) => {
+                let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host }.to_owned();
+                let file =
+                    if let Self::DockerConfig(file) = self { Some(file.clone()) } else { None };
+                // Reading files and running helpers block, and helpers may do so for ever.
+                let look_up = tokio::task::spawn_blocking(move || match file {
+                    Some(file) => usable(&server, from_file(&file, &server)),
+                    None => [
+                        docker_credential::get_credential,
+                        docker_credential::get_podman_credential,
+                    ]
+                    .iter()
+                    .find_map(|source| usable(&server, source(&server))),
+                });
                 match tokio::time::timeout(HELPER_TIMEOUT, look_up).await {
                     Ok(found) => found.unwrap_or(None),
                     Err(_) => {
@@ -79,9 +96,16 @@ impl Keychain {
     }
 }
 
-fn stored(server: &str) -> Option<Credential> {
-    let sources = [docker_credential::get_credential, docker_credential::get_podman_credential];
-    sources.iter().find_map(|source| match source(server) {
+fn from_file(path: &Path, server: &str) -> Result<DockerCredential, CredentialRetrievalError> {
+    let file = File::open(path).map_err(|_| CredentialRetrievalError::ConfigNotFound)?;
+    docker_credential::get_credential_from_reader(BufReader::new(file), server)
+}
+
+fn usable(
+    server: &str,
+    found: Result<DockerCredential, CredentialRetrievalError>,
+) -> Option<Credential> {
+    match found {
         // The last step of a logout may leave an entry without content.
         Ok(DockerCredential::UsernamePassword(user, password))
             if user.is_empty() && password.is_empty() =>
@@ -106,5 +130,5 @@ fn stored(server: &str) -> Option<Credential> {
             tracing::warn!(server, "cannot use the stored credential: {error}");
             None
         }
-    })
+    }
 }

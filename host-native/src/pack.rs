@@ -18,6 +18,7 @@ use lazystar_core::write::{
 use crate::codec;
 
 pub use directory::pack_directory;
+pub(crate) use gunzip::Gunzip;
 pub use layout::{ImageConfig, LayerBlob, write_oci_layout};
 pub use tarball::pack_tar;
 

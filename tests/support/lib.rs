@@ -1,4 +1,5 @@
 //! What the tests share.
 
+pub mod fault_registry;
 pub mod proxy;
 pub mod tree;

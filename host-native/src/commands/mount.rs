@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lazystar_core::fetch::Priority;
 use lazystar_core::toc::Landmark;
 use tokio::signal::unix::{SignalKind, signal};

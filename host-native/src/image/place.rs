@@ -141,20 +141,26 @@ async fn top(
     let after = KNOWN_TAG_PATIENCE;
     let asked = asked
         .unwrap_or_else(|_| Err(FetchError::Timeout { origin: repository.to_string(), after }));
-    let digest = match asked {
-        Ok(Some(digest)) => digest,
-        Ok(None) => return by_tag(repository, tag, &name, store).await,
-        Err(error) if error.is_transient() && store.document(known).await.is_some() => {
-            tracing::warn!(image = name, "using what the tag was when last seen, {known}: {error}");
-            known
+    let current = match asked {
+        Ok(Some(digest)) => {
+            by_digest(repository, digest, store).await.map(|bytes| (digest, bytes, String::new()))
         }
-        Err(error) => return Err(error.into()),
+        Ok(None) => by_tag(repository, tag, &name, store).await,
+        Err(error) => Err(error.into()),
     };
-    let bytes = by_digest(repository, digest, store).await?;
-    if digest != known {
-        store.remember(&name, digest).await;
+    if let Err(ImageError::Fetch(error)) = &current
+        && error.is_transient()
+        && let Some(bytes) = store.document(known).await
+    {
+        tracing::warn!(image = name, "using what the tag was when last seen, {known}: {error}");
+        return Ok((known, bytes, String::new()));
     }
-    Ok((digest, bytes, String::new()))
+    if let Ok((digest, ..)) = &current
+        && *digest != known
+    {
+        store.remember(&name, *digest).await;
+    }
+    current
 }
 
 /// What `tag` points at now, if the registry can tell without sending it.

@@ -8,7 +8,7 @@ use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
 /// Reads the plain bytes of gzip members that follow each other. Zeros after the last are ignored, as
 /// tapes and some writers leave them.
-pub(super) struct Gunzip<R> {
+pub(crate) struct Gunzip<R> {
     input: R,
     inflater: Box<InflateState>,
     state: State,
@@ -27,7 +27,7 @@ enum State {
 }
 
 impl<R: BufRead> Gunzip<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Self {
             input,
             inflater: InflateState::new_boxed(DataFormat::Raw),

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use lazystar_core::Digest;
 use lazystar_core::tar::{Kind, encode_header};
-use lazystar_core::write::{Compression, Format, Options};
+use lazystar_core::footer::Compression;
+use lazystar_core::write::{Format, Options};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,8 +96,8 @@ fn toc_names(toc: &[u8]) -> Vec<String> {
 /// Decompresses a blob by the libraries of this host.
 fn plain(blob: &[u8], compression: Compression) -> Vec<u8> {
     let mut out = Vec::new();
-    match codec {
-        Compression::Gzip => gunzip::Gunzip::new(blob).read_to_end(&mut out).unwrap(),
+    match compression {
+        Compression::Gzip => Gunzip::new(blob).read_to_end(&mut out).unwrap(),
         Compression::Zstd => {
             zstd::stream::read::Decoder::new(blob).unwrap().read_to_end(&mut out).unwrap()
         }
@@ -312,7 +313,7 @@ fn gzip_with_every_header_field() {
     assert_eq!(plain(&stream, Compression::Gzip), b"hellohello");
     let mut out = Vec::new();
     let garbage = [&member[..], b"garbage, more of it"].concat();
-    assert!(gunzip::Gunzip::new(&garbage[..]).read_to_end(&mut out).is_err());
+    assert!(Gunzip::new(&garbage[..]).read_to_end(&mut out).is_err());
 }
 
 #[test]

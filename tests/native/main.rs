@@ -1,0 +1,30 @@
+//! The native host against registries, directories and files.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
+
+mod blobs;
+mod credentials;
+mod demo_registry;
+mod images;
+mod references;
+mod sample;
+mod toc_image;
+
+use std::time::Duration;
+
+use lazystar::keychain::Keychain;
+use lazystar::registry::{Client, ClientOptions};
+
+/// A client whose patience suits tests.
+fn client(keychain: Keychain) -> Client {
+    Client::new(ClientOptions {
+        keychain,
+        connect_timeout: Duration::from_secs(2),
+        head_timeout: Duration::from_secs(1),
+        chunk_timeout: Duration::from_millis(400),
+        total_timeout: Duration::from_secs(5),
+        attempts: 4,
+        backoff: Duration::from_millis(5),
+        longest_pause: Duration::from_millis(100),
+        resumptions: 8,
+    })
+}
