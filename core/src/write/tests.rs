@@ -151,7 +151,7 @@ fn check(options: Options, blob: &Blob) {
     assert_eq!(summary.toc_digest, digest);
 
     // An ordinary tar reader finds the entries of the TOC, and the TOC itself.
-    let names: Vec<String> = tar::Archive::new(&plain[..])
+    let names: Vec<String> = ::tar::Archive::new(&plain[..])
         .entries()
         .unwrap()
         .map(|entry| String::from_utf8(entry.unwrap().path_bytes().to_vec()).unwrap())
@@ -480,17 +480,18 @@ fn errors() {
 
 /// Parses a tar in pieces and writes it.
 fn convert(options: Options, tar: &[u8], step: usize) -> Blob {
-    let mut parser = crate::tar::Parser::new();
+    let mut parser = tar::Parser::new();
     let mut writer = Writer::new(options, compressor(options.format)).unwrap();
     let mut bytes = vec![];
     for mut piece in tar.chunks(step) {
         while let Some(event) = parser.next(&mut piece).unwrap() {
-            use crate::tar::Event;
             match event {
-                Event::Entry { entry, header } => drop(writer.append(entry, &header).unwrap()),
-                Event::Data(data) => writer.data(data).unwrap(),
-                Event::Padding(raw) | Event::Trailer(raw) => writer.verbatim(raw).unwrap(),
-                Event::Global(raw) => writer.verbatim(&raw).unwrap(),
+                tar::Event::Entry { entry, header } => drop(writer.append(entry, &header).unwrap()),
+                tar::Event::Data(data) => writer.data(data).unwrap(),
+                tar::Event::Padding(raw) | tar::Event::Trailer(raw) => {
+                    writer.verbatim(raw).unwrap()
+                }
+                tar::Event::Global(raw) => writer.verbatim(&raw).unwrap(),
             }
         }
         bytes.extend(writer.take_output());
@@ -553,7 +554,7 @@ fn inherited_attributes_are_written_to_the_entry() {
     global.resize(2 * BLOCK, 0);
     let tar = [global, tar_of(&[file("f", "x")])].concat();
     let plain = decompressed(&convert(Options::default(), &tar, 100));
-    let mut archive = tar::Archive::new(&plain[..]);
+    let mut archive = ::tar::Archive::new(&plain[..]);
     let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
     assert_eq!(entry.header().uid().unwrap(), 42);
     let mut content = vec![];
@@ -567,7 +568,7 @@ fn external_tocs_get_their_own_layer() {
     let blob = write(options, &mixed()).unwrap();
     let layer = external_toc_layer(blob.toc.as_bytes(), &mut Miniz::default()).unwrap();
     let plain = gzip_members(&layer).concat();
-    let mut archive = tar::Archive::new(&plain[..]);
+    let mut archive = ::tar::Archive::new(&plain[..]);
     let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
     let mut toc = String::new();
     entry.read_to_string(&mut toc).unwrap();
