@@ -53,15 +53,27 @@ pub enum OpenOutput {
 
 enum State {
     /// `asked` is unset until the request was handed out.
-    Fetching { what: Want, assembly: Assembly, range: ByteRange, asked: Option<FetchId> },
-    External { footer: Footer, asked: bool },
+    Fetching {
+        what: Want,
+        assembly: Assembly,
+        range: ByteRange,
+        asked: Option<FetchId>,
+    },
+    External {
+        footer: Footer,
+        asked: bool,
+    },
     Done(Result<Toc, OpenError>),
 }
 
 enum Want {
     Tail,
     /// The TOC before what the tail held of it.
-    RestOfToc { footer: Footer, toc: ByteRange, tail: Vec<u8> },
+    RestOfToc {
+        footer: Footer,
+        toc: ByteRange,
+        tail: Vec<u8>,
+    },
 }
 
 /// Why a layer cannot be opened.
@@ -120,7 +132,12 @@ impl Opener {
         };
         let start = start.min(blob_size.saturating_sub(MAX_FOOTER_LEN as u64));
         let range = ByteRange { start, end: blob_size };
-        let state = State::Fetching { what: Want::Tail, assembly: Assembly::new(range), range, asked: None };
+        let state = State::Fetching {
+            what: Want::Tail,
+            assembly: Assembly::new(range),
+            range,
+            asked: None,
+        };
         Self { blob_size, options, state, next_id: 0 }
     }
 
@@ -131,7 +148,11 @@ impl Opener {
                 let id = FetchId(self.next_id);
                 self.next_id += 1;
                 *asked = Some(id);
-                Some(OpenOutput::Fetch(FetchRequest { id, range: *range, priority: Priority::Demand }))
+                Some(OpenOutput::Fetch(FetchRequest {
+                    id,
+                    range: *range,
+                    priority: Priority::Demand,
+                }))
             }
             State::External { asked: asked @ false, .. } => {
                 *asked = true;

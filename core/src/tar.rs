@@ -10,6 +10,7 @@
 
 mod encode;
 mod error;
+mod extensions;
 mod header;
 mod parse;
 mod pax;

@@ -23,87 +23,26 @@ mod error;
 mod footer;
 mod json;
 mod member;
+mod options;
 mod order;
 mod summary;
 mod toc;
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use compress::{CompressFailed, Compressor, Miniz, Ruzstd};
 pub use error::WriteError;
+pub use options::{DEFAULT_CHUNK_SIZE, Disposition, Format, Options, TOC_NAME};
 pub use order::{Candidate, Landmark, Order, OrderError, Step, order};
 pub use summary::{Summary, ZstdPosition};
 
 use crate::Digest;
 use crate::digest::Hasher;
-use crate::footer::Compression;
 use crate::tar::{self, BLOCK, EncodeError, Entry, Kind, encode_header, padding};
 use member::Members;
+pub use toc::external_toc_layer;
 use toc::{Chunk, Record};
-
-/// Name of the TOC's tar entry.
-pub const TOC_NAME: &str = "stargz.index.json";
-
-/// The chunk size if none is asked for, in bytes; what other writers of the format use.
-pub const DEFAULT_CHUNK_SIZE: u32 = 4 << 20;
-
-/// Which blob to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Format {
-    /// eStargz: gzip members, TOC and 51-byte footer in the blob.
-    #[default]
-    Estargz,
-    /// eStargz whose TOC is a blob of another image; 46-byte footer.
-    EstargzExternalToc,
-    /// stargz as before eStargz: no digests, 47-byte footer. Readers cannot verify it.
-    LegacyStargz,
-    /// zstd:chunked as the stargz snapshotter reads it (40 bytes in the last frame).
-    ZstdChunked,
-    /// zstd:chunked as containers/storage reads it (64 bytes in the last frame), without tar-split.
-    ZstdChunkedStorage,
-}
-
-impl Format {
-    /// What members are compressed with.
-    #[must_use]
-    pub const fn compression(self) -> Compression {
-        match self {
-            Self::Estargz | Self::EstargzExternalToc | Self::LegacyStargz => Compression::Gzip,
-            Self::ZstdChunked | Self::ZstdChunkedStorage => Compression::Zstd,
-        }
-    }
-
-    /// Whether the TOC is an entry of the tar, and thus part of the DiffID.
-    const fn toc_in_tar(self) -> bool {
-        matches!(self, Self::Estargz | Self::LegacyStargz)
-    }
-}
-
-/// How to write a layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Which blob to write.
-    pub format: Format,
-    /// Bytes of a file in one chunk, the unit of verification; 0 means [`DEFAULT_CHUNK_SIZE`].
-    pub chunk_size: u32,
-    /// Compressed bytes that a member should have before the next chunk opens another; 0 means one
-    /// chunk in each. More makes layers of many small files smaller, and reads of one file larger.
-    pub min_chunk_size: u32,
-    /// Keep every byte of the input tar, so that decompressing the blob gives it back (followed by the
-    /// TOC if that is in the tar). The caller brings padding and trailer by [`Writer::verbatim`].
-    pub lossless: bool,
-}
-
-/// What became of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// It is in the layer.
-    Written,
-    /// It is a landmark or TOC that another conversion left behind; its data is ignored as well.
-    Dropped,
-}
 
 /// Writes one layer; see the [module](self).
 ///
@@ -411,7 +350,7 @@ impl<C: Compressor> Writer<C> {
         let mut zstd = None;
         match format {
             Format::Estargz | Format::LegacyStargz => {
-                self.members.push(&toc_tar(&json)?);
+                self.members.push(&toc::tar(&json)?);
                 self.members.close()?;
                 self.members.frame(&match format {
                     Format::Estargz => footer::estargz(toc_offset).to_vec(),
@@ -452,36 +391,6 @@ impl<C> core::fmt::Debug for Writer<C> {
             .field("over", &self.over)
             .finish_non_exhaustive()
     }
-}
-
-/// The blob of a TOC image's layer: a gzip member with a tar that holds nothing but the TOC.
-///
-/// # Errors
-///
-/// If `compressor` is not gzip or fails.
-pub fn external_toc_layer(
-    toc_json: &[u8],
-    compressor: &mut impl Compressor,
-) -> Result<Vec<u8>, WriteError> {
-    if compressor.compression() != Compression::Gzip {
-        return Err(WriteError::WrongCodec { expected: Compression::Gzip });
-    }
-    let mut out = Vec::new();
-    compressor.compress(&toc_tar(toc_json)?, &mut out)?;
-    Ok(out)
-}
-
-/// The TOC's tar entry and the end of the tar.
-fn toc_tar(json: &[u8]) -> Result<Vec<u8>, WriteError> {
-    let mut entry = Entry::new(TOC_NAME.to_string(), Kind::Regular);
-    entry.size = json.len() as u64;
-    let header = encode_header(&entry)?;
-    let end = padding(entry.size) + 2 * BLOCK;
-    let mut tar = Vec::with_capacity(header.len() + json.len() + end);
-    tar.extend_from_slice(&header);
-    tar.extend_from_slice(json);
-    tar.resize(tar.len() + end, 0);
-    Ok(tar)
 }
 
 impl Entry {

@@ -116,7 +116,6 @@ pub enum Command {
         json: bool,
     },
 
-
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer

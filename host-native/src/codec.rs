@@ -54,7 +54,12 @@ impl NativeCodec {
     /// libdeflate inflates whole members only, into a buffer that must be large enough. How large
     /// is the last word of the member, which mostly is the last of the input; where that is not
     /// so, or anything else is odd, the portable codec decides.
-    fn gzip(&mut self, compressed: &[u8], want: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    fn gzip(
+        &mut self,
+        compressed: &[u8],
+        want: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
         let stated = compressed.last_chunk().map_or(0, |size| u32::from_le_bytes(*size)) as usize;
         if (want..=want + SLACK).contains(&stated) {
             let start = out.len();
@@ -70,7 +75,12 @@ impl NativeCodec {
         self.portable.decode(Compression::Gzip, compressed, want, out)
     }
 
-    fn zstd(&mut self, compressed: &[u8], want: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    fn zstd(
+        &mut self,
+        compressed: &[u8],
+        want: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
         self.zstd.init().map_err(|_| DecodeError::Corrupt)?;
         let start = out.len();
         out.resize(start + want, 0);

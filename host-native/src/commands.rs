@@ -1,6 +1,5 @@
 //! What the commands do.
 
-
 mod demo;
 mod explore;
 mod inspect;
@@ -35,7 +34,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
         Command::Ls(args) => block_on(explore::ls(global, args)),
         Command::Cat { image, paths } => block_on(explore::cat(global, image, paths)),
-        Command::Stat { image, paths, json } => block_on(explore::stat(global, image, paths, *json)),
+        Command::Stat { image, paths, json } => {
+            block_on(explore::stat(global, image, paths, *json))
+        }
         Command::Tree { image, path, depth, json } => {
             block_on(explore::tree(global, image, path, *depth, *json))
         }
@@ -50,7 +51,9 @@ fn start_log(global: &Global) -> Result<()> {
     let level = EnvFilter::new(format!("error,lazystar={}", global.log_level));
     let filter = EnvFilter::try_from_default_env().unwrap_or(level);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_target(false).try_init().map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+    log.with_target(false)
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -75,7 +78,10 @@ impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
         let dir = global.cache_dir.clone().unwrap_or_else(Cache::default_dir);
         let cache = Cache::open(&dir).with_context(|| {
-            format!("cannot use the cache directory {} (choose another with --cache-dir)", dir.display())
+            format!(
+                "cannot use the cache directory {} (choose another with --cache-dir)",
+                dir.display()
+            )
         })?;
         let options = OpenOptions {
             plain_http: global.plain_http,
@@ -108,7 +114,10 @@ impl Opened {
 }
 
 /// The merged tree of an image, and its layers.
-async fn open_tree(global: &Global, reference: &ImageRef) -> Result<(ImageTree, Vec<Arc<LazyLayer>>)> {
+async fn open_tree(
+    global: &Global,
+    reference: &ImageRef,
+) -> Result<(ImageTree, Vec<Arc<LazyLayer>>)> {
     let layers = Opened::new(global, reference).await?.lazy()?;
     let tree = ImageTree::new(layers.iter().map(|layer| Arc::clone(layer.toc())).collect());
     Ok((tree, layers))

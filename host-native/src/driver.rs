@@ -68,7 +68,13 @@ type Waiter = Box<dyn FnOnce(Result<(), ReadError>) + Send>;
 impl LazyLayer {
     /// A layer whose missing chunks come from `blob`; the work is done on `runtime`.
     #[must_use]
-    pub fn new(cache: LayerCache, toc: Arc<Toc>, blob: Blob, link: Link, runtime: Handle) -> Arc<Self> {
+    pub fn new(
+        cache: LayerCache,
+        toc: Arc<Toc>,
+        blob: Blob,
+        link: Link,
+        runtime: Handle,
+    ) -> Arc<Self> {
         let layer = Layer::new(Arc::clone(&toc), FetchPolicy::default());
         let engine = Engine { layer, waiters: HashMap::new(), fetches: HashMap::new() };
         Arc::new(Self {
@@ -100,7 +106,10 @@ impl LazyLayer {
     pub fn is_present(self: &Arc<Self>, flat: Range<u64>) -> bool {
         let mark = self.mark.load(Ordering::Relaxed);
         if flat.contains(&mark)
-            && self.mark.compare_exchange(mark, NO_MARK, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self
+                .mark
+                .compare_exchange(mark, NO_MARK, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
         {
             self.turn(|engine| engine.layer.advance(&self.cache));
         }
@@ -145,7 +154,11 @@ impl LazyLayer {
     ///
     /// # Errors
     /// When a chunk of it cannot be had or is not what the TOC says.
-    pub async fn ensure(self: &Arc<Self>, flat: Range<u64>, priority: Priority) -> Result<(), ReadError> {
+    pub async fn ensure(
+        self: &Arc<Self>,
+        flat: Range<u64>,
+        priority: Priority,
+    ) -> Result<(), ReadError> {
         struct Cancel<'a>(&'a Arc<LazyLayer>, Option<ReadId>);
         impl Drop for Cancel<'_> {
             fn drop(&mut self) {
@@ -242,7 +255,11 @@ impl LazyLayer {
         Fetch { task: task.abort_handle(), raised }
     }
 
-    async fn fetch(self: &Arc<Self>, request: FetchRequest, raised: &Notify) -> Result<(), FetchError> {
+    async fn fetch(
+        self: &Arc<Self>,
+        request: FetchRequest,
+        raised: &Notify,
+    ) -> Result<(), FetchError> {
         let _permit = match request.priority {
             Priority::Demand => self.demand.acquire().await,
             Priority::Prefetch => tokio::select! {
@@ -279,6 +296,9 @@ fn failure(error: &FetchError) -> FetchFailure {
 
 impl std::fmt::Debug for LazyLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LazyLayer").field("toc", &self.toc).field("blob", &self.blob).finish_non_exhaustive()
+        f.debug_struct("LazyLayer")
+            .field("toc", &self.toc)
+            .field("blob", &self.blob)
+            .finish_non_exhaustive()
     }
 }

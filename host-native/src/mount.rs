@@ -48,7 +48,9 @@ pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -
     let session = if by_root {
         mount_overlay(layers, &dir, writable)?
     } else if writable.is_some() {
-        bail!("--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`");
+        bail!(
+            "--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`"
+        );
     } else {
         mount_merged(layers, &dir)?
     };
@@ -143,7 +145,8 @@ fn mount_overlay(
     let below = PrivateDir::new()?;
     let session = start(filesystem, |device| mount_fuse(device, below.path()))?;
     set_read_ahead(below.path());
-    let lower: Vec<_> = (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
+    let lower: Vec<_> =
+        (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
     let mounted = overlay::mount(&lower, writable, dir);
     // overlayfs has its own hold on it; without overlayfs the session has to end anyway.
     rustix::mount::unmount(below.path(), UnmountFlags::DETACH)
@@ -162,14 +165,19 @@ fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSes
         MountOption::FSName("lazystar".into()),
         MountOption::Subtype("lazystar".into()),
     ];
-    let session = Session::new(filesystem, dir, &config)
-        .with_context(|| format!("cannot mount on {} (is the package fuse3 installed?)", dir.display()))?;
+    let session = Session::new(filesystem, dir, &config).with_context(|| {
+        format!("cannot mount on {} (is the package fuse3 installed?)", dir.display())
+    })?;
     Ok(session.spawn()?)
 }
 
 /// Starts a FUSE session on a device that `mount` mounts first.
-fn start(filesystem: ImageFs, mount: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<BackgroundSession> {
-    let device = open_device().context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?;
+fn start(
+    filesystem: ImageFs,
+    mount: impl FnOnce(&OwnedFd) -> Result<()>,
+) -> Result<BackgroundSession> {
+    let device =
+        open_device().context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?;
     let device = OwnedFd::from(device);
     mount(&device)?;
     Ok(Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All))?.spawn()?)
@@ -182,7 +190,8 @@ fn open_device() -> io::Result<File> {
 fn config(acl: SessionACL) -> Config {
     let mut config = Config::default();
     config.acl = acl;
-    config.n_threads = Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)));
+    config.n_threads =
+        Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)));
     // A device of its own for each thread, where opening more is allowed.
     config.clone_fd = open_device().is_ok();
     config
@@ -216,7 +225,8 @@ struct PrivateDir(PathBuf);
 impl PrivateDir {
     fn new() -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let base = if Path::new("/run").is_dir() { PathBuf::from("/run") } else { std::env::temp_dir() };
+        let base =
+            if Path::new("/run").is_dir() { PathBuf::from("/run") } else { std::env::temp_dir() };
         let dir = base.join(format!("lazystar-{}", std::process::id()));
         fs::DirBuilder::new()
             .mode(0o700)

@@ -44,7 +44,9 @@ pub enum LayerError {
     )]
     Unvouched,
     /// The annotation is not a digest.
-    #[error("the annotation {TOC_DIGEST} is {0:?}, which is no sha256 digest; the image has to be converted again")]
+    #[error(
+        "the annotation {TOC_DIGEST} is {0:?}, which is no sha256 digest; the image has to be converted again"
+    )]
     BadTocDigest(String),
     /// The cache cannot be used.
     #[error("the cache cannot be used: {0}")]
@@ -86,7 +88,12 @@ impl LayerOpener {
         layers.into_iter().map(|layer| layer.unwrap_or_else(missing)).collect()
     }
 
-    async fn open(&self, image: &Image, at: usize, link: Link) -> Result<Arc<LazyLayer>, LayerError> {
+    async fn open(
+        &self,
+        image: &Image,
+        at: usize,
+        link: Link,
+    ) -> Result<Arc<LazyLayer>, LayerError> {
         let layer = &image.layers[at];
         let toc = Arc::new(self.toc(image, layer).await?);
         if toc.assurance() == Assurance::Unverified {

@@ -79,7 +79,8 @@ impl Readahead {
         let start = toc.member_span(*first).start;
         let demanded = toc.member_span(*last);
         let in_order = start >= self.end && start - self.end <= policy.gap && self.end > 0;
-        self.window = if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
+        self.window =
+            if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
         let until = (start + self.window).max(demanded.end);
         self.mark = None;
         self.end = demanded.end;

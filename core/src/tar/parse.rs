@@ -1,13 +1,13 @@
 //! The parser: bytes in, in any split; events out.
 
 use alloc::borrow::ToOwned;
-use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::header::{Header, MAX_OCTAL_11, text};
-use super::pax::{self, Records};
-use super::{BLOCK, Entry, Field, Kind, Reason, TarError, padding};
+use super::extensions::Extensions;
+use super::header::{Header, text};
+use super::pax::Records;
+use super::{BLOCK, Entry, Field, Reason, TarError, padding};
 
 /// Limit of one extension header. Long names need a few KiB, attributes at most 64 KiB each on Linux.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -73,13 +73,6 @@ enum State {
     },
     SecondZero,
     Trailer,
-}
-
-#[derive(Default)]
-struct Extensions {
-    pax: Option<Records>,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
 }
 
 impl Parser {
@@ -248,7 +241,7 @@ impl Parser {
                 if size == 0 { self.extension(flag, 0) } else { Ok(None) }
             }
             _ => {
-                let entry = self.entry(&header)?;
+                let entry = self.extensions.entry(&header, &self.global)?;
                 self.raw.append(&mut self.partial);
                 self.extensions = Extensions::default();
                 self.data_left(entry.size, padding(entry.size));
@@ -289,82 +282,6 @@ impl Parser {
         self.raw.append(&mut self.partial);
         Ok(None)
     }
-
-    fn entry(&self, header: &Header<'_>) -> Result<Entry, Reason> {
-        let none = Records::default();
-        let local = self.extensions.pax.as_ref().unwrap_or(&none);
-        let record = |key| local.get(key).filter(|value| !value.is_empty());
-        let inherited = |key| match local.get(key) {
-            Some(value) => Some(value),
-            None => self.global.get(key),
-        };
-        let owner = |key| inherited(key).filter(|value| !value.is_empty());
-
-        let long_name = self.extensions.long_name.as_deref();
-        let name = name_of(header.name(), long_name, record("path"), Field::Name)?;
-        if name.is_empty() {
-            return Err(Reason::Empty { field: Field::Name });
-        }
-        let size = size_of(header, record("size"))?;
-        let kind = kind_of(header.flag(), &name)?;
-        if kind != Kind::Regular && size != 0 {
-            return Err(Reason::UnexpectedData);
-        }
-        if kind == Kind::Regular && name.ends_with('/') {
-            return Err(Reason::Contradiction { field: Field::Name });
-        }
-        let link_name = match kind {
-            Kind::Symlink | Kind::HardLink => {
-                let long = self.extensions.long_link.as_deref();
-                let header = header.link_name().to_vec();
-                let link = name_of(header, long, record("linkpath"), Field::LinkName)?;
-                if link.is_empty() {
-                    return Err(Reason::Empty { field: Field::LinkName });
-                }
-                link
-            }
-            _ => String::new(),
-        };
-        let (dev_major, dev_minor) = match kind {
-            Kind::CharDevice | Kind::BlockDevice => header.device()?,
-            _ => (0, 0),
-        };
-        let id = |key, field| match owner(key) {
-            Some(value) => pax::decimal(value)
-                .and_then(|id| u32::try_from(id).ok())
-                .ok_or(Reason::Number { field })
-                .map(Some),
-            None => Ok(None),
-        };
-        let mtime = match owner("mtime") {
-            Some(value) => pax::seconds(value),
-            None => Some(header.mtime()?),
-        };
-        let xattrs: BTreeMap<String, Vec<u8>> =
-            local.xattrs().map(|(key, value)| (key.to_string(), value.to_vec())).collect();
-        let (uid, gid) = (id("uid", Field::Uid)?, id("gid", Field::Gid)?);
-        Ok(Entry {
-            name,
-            kind,
-            size,
-            mode: header.mode()?,
-            uid: uid.map_or_else(|| header.uid(), Ok)?,
-            gid: gid.map_or_else(|| header.gid(), Ok)?,
-            user_name: utf8(owner("uname").unwrap_or_else(|| header.user_name()), Field::UserName)?,
-            group_name: utf8(
-                owner("gname").unwrap_or_else(|| header.group_name()),
-                Field::GroupName,
-            )?,
-            mtime: mtime
-                .filter(|&seconds| pax::is_expressible(seconds))
-                .ok_or(Reason::Number { field: Field::Mtime })?,
-            link_name,
-            dev_major,
-            dev_minor,
-            xattrs,
-            inherits: self.global.values.keys().any(|key| !local.values.contains_key(key)),
-        })
-    }
 }
 
 impl core::fmt::Debug for Parser {
@@ -374,61 +291,4 @@ impl core::fmt::Debug for Parser {
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
-}
-
-/// The one name that the headers give. A long name replaces the short field, which holds its beginning
-/// or anything else; two long ones have to agree.
-fn name_of(
-    short: Vec<u8>,
-    gnu: Option<&[u8]>,
-    pax: Option<&[u8]>,
-    field: Field,
-) -> Result<String, Reason> {
-    match (gnu, pax) {
-        (Some(gnu), Some(pax)) if gnu != pax => Err(Reason::Contradiction { field }),
-        (_, Some(long)) | (Some(long), None) => utf8(long, field),
-        (None, None) => utf8(&short, field),
-    }
-}
-
-fn utf8(bytes: &[u8], field: Field) -> Result<String, Reason> {
-    let text = core::str::from_utf8(bytes).map_err(|_| Reason::NotUtf8 { field })?;
-    if text.contains('\0') {
-        return Err(Reason::Nul { field });
-    }
-    Ok(text.to_owned())
-}
-
-/// The size of pax counts. The field has to repeat it if it can: otherwise a reader without pax would
-/// see other entries in this tar.
-fn size_of(header: &Header<'_>, pax: Option<&[u8]>) -> Result<u64, Reason> {
-    let field = header.size()?;
-    // Offsets have to stay within 63 bits in the TOC and in every reader.
-    let limit = |size: u64| {
-        let fits = size <= i64::MAX as u64 - BLOCK as u64;
-        fits.then_some(size).ok_or(Reason::Number { field: Field::Size })
-    };
-    let Some(pax) = pax else { return limit(field) };
-    let pax = pax::decimal(pax).ok_or(Reason::Number { field: Field::Size })?;
-    let truncated = pax > MAX_OCTAL_11 && (field == 0 || field == MAX_OCTAL_11);
-    if pax != field && !truncated {
-        return Err(Reason::Contradiction { field: Field::Size });
-    }
-    limit(pax)
-}
-
-fn kind_of(flag: u8, name: &str) -> Result<Kind, Reason> {
-    Ok(match flag {
-        // Before ustar, a directory was a file whose name ends with a slash.
-        0 if name.ends_with('/') => Kind::Directory,
-        0 | b'0' => Kind::Regular,
-        b'1' => Kind::HardLink,
-        b'2' => Kind::Symlink,
-        b'3' => Kind::CharDevice,
-        b'4' => Kind::BlockDevice,
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
-        b'S' => return Err(Reason::Sparse),
-        flag => return Err(Reason::Unsupported { flag }),
-    })
 }

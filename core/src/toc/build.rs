@@ -178,7 +178,13 @@ impl Builder {
         }
     }
 
-    fn push_named(&mut self, entry: &Entry, dir: u32, name: &[u8], path: &[u8]) -> Result<(), TocError> {
+    fn push_named(
+        &mut self,
+        entry: &Entry,
+        dir: u32,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<(), TocError> {
         let fault = |fault| fault_at(&entry.name, fault);
         let kind = match entry.kind {
             EntryKind::Node(kind) => kind,
@@ -532,7 +538,9 @@ impl Builder {
                 let bad = self.is_dir(node) && !followed.is_empty();
                 if bad { Err(EntryFault::LinkToDirectory) } else { Ok(node) }
             });
-            let node = checked.map_err(|fault| fault_at(self.name_text(&self.names[link.from as usize]), fault))?;
+            let node = checked.map_err(|fault| {
+                fault_at(self.name_text(&self.names[link.from as usize]), fault)
+            })?;
             for name in followed {
                 self.names[name as usize].node = node;
             }
@@ -633,7 +641,8 @@ impl Builder {
             let last = &self.nodes[pair[0] as usize];
             place(pair[0]) <= place(pair[1]) && last.a + last.b == next.a
         });
-        let complete = files.iter().map(|file| self.nodes[*file as usize].b as usize).sum::<usize>();
+        let complete =
+            files.iter().map(|file| self.nodes[*file as usize].b as usize).sum::<usize>();
         if !in_order || complete != self.chunks.len() {
             files.sort_by_key(|file| place(*file));
             let mut chunks = Vec::with_capacity(complete);
@@ -655,7 +664,9 @@ impl Builder {
             let node = &self.nodes[*file as usize];
             for chunk in &mut self.chunks[node.a as usize..(node.a + node.b) as usize] {
                 let end = if chunk.is_hole() { 0 } else { chunk.inner };
-                if chunk.member < last.0 || (chunk.member == last.0 && !chunk.is_hole() && end < last.1) {
+                if chunk.member < last.0
+                    || (chunk.member == last.0 && !chunk.is_hole() && end < last.1)
+                {
                     return Err(TocError::Shape("the data of its files is not in blob order"));
                 }
                 last = (chunk.member, if chunk.is_hole() { last.1 } else { end + chunk.len });

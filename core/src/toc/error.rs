@@ -106,7 +106,9 @@ impl fmt::Display for EntryFault {
             Self::Field(field) => write!(f, "{field:?} is of the wrong type"),
             Self::Kind => f.write_str("its type is unknown"),
             Self::Name => f.write_str("it has no name or too long a name"),
-            Self::ParentNotDirectory => f.write_str("it lies below something that is not a directory"),
+            Self::ParentNotDirectory => {
+                f.write_str("it lies below something that is not a directory")
+            }
             Self::LinkTargetMissing => f.write_str("the target of the hard link does not exist"),
             Self::LinkToDirectory => f.write_str("a hard link to a directory"),
             Self::LinkCycle => f.write_str("the hard link leads back to itself"),

@@ -429,7 +429,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_json() {
-        for text in ["", "{", "[1,]x", "{1:2}", "[1 2]", "[}", "{]", "[\"a\n\"]", "[tru]", "]", "{\"a\"}"] {
+        for text in
+            ["", "{", "[1,]x", "{1:2}", "[1 2]", "[}", "{]", "[\"a\n\"]", "[tru]", "]", "{\"a\"}"]
+        {
             for piece in 1..=text.len().max(1) {
                 assert!(events(text.as_bytes(), piece).is_err(), "{text}");
             }

@@ -356,7 +356,12 @@ fn timestamp(bytes: &[u8]) -> Option<i64> {
     for (at, byte) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
         separated(at, byte)?;
     }
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
     let mut rest = bytes.get(19..)?;
@@ -449,7 +454,10 @@ mod tests {
         let second = 1_000_000_000;
         assert_eq!(timestamp(b"1970-01-01T00:00:00Z"), Some(0));
         assert_eq!(timestamp(b"2024-02-29T12:34:56Z"), Some(1_709_210_096 * second));
-        assert_eq!(timestamp(b"2024-02-29T13:34:56.25+01:00"), Some(1_709_210_096 * second + second / 4));
+        assert_eq!(
+            timestamp(b"2024-02-29T13:34:56.25+01:00"),
+            Some(1_709_210_096 * second + second / 4)
+        );
         assert_eq!(timestamp(b"1969-12-31T23:59:59Z"), Some(-second));
         assert_eq!(timestamp(b"0001-01-01T00:00:00Z"), Some(i64::MIN));
         for bad in ["2024", "2024-13-01T00:00:00Z", "2024-02-29 12:34:56Z", "2024-02-29T12:34:56"] {

@@ -3,7 +3,8 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::{Compression, CompressFailed};
+use super::CompressFailed;
+use crate::footer::Compression;
 use crate::tar::EncodeError;
 
 /// Why a layer cannot be written.

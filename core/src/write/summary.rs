@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use super::Format;
 use super::footer::MANIFEST_TYPE;
 use crate::Digest;
+use crate::footer::Compression;
 
 /// Digests and sizes of a layer that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +72,8 @@ impl Summary {
     #[must_use]
     pub const fn media_type(&self) -> &'static str {
         match self.format.compression() {
-            super::Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-            super::Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::footer::Compression;
 
 fn compressor(format: Format) -> alloc::boxed::Box<dyn Compressor> {
     match format.compression() {
@@ -135,7 +136,9 @@ fn zstd_frames(mut blob: &[u8]) -> Vec<Option<Vec<u8>>> {
 fn decompressed(blob: &Blob) -> Vec<u8> {
     match blob.summary.format.compression() {
         Compression::Gzip => gzip_members(&blob.bytes).concat(),
-        Compression::Zstd => zstd_frames(&blob.bytes).into_iter().flatten().collect::<Vec<_>>().concat(),
+        Compression::Zstd => {
+            zstd_frames(&blob.bytes).into_iter().flatten().collect::<Vec<_>>().concat()
+        }
     }
 }
 
@@ -485,12 +488,13 @@ fn convert(options: Options, tar: &[u8], step: usize) -> Blob {
     let mut bytes = vec![];
     for mut piece in tar.chunks(step) {
         while let Some(event) = parser.next(&mut piece).unwrap() {
-            use crate::tar::Event;
             match event {
-                Event::Entry { entry, header } => drop(writer.append(entry, &header).unwrap()),
-                Event::Data(data) => writer.data(data).unwrap(),
-                Event::Padding(raw) | Event::Trailer(raw) => writer.verbatim(raw).unwrap(),
-                Event::Global(raw) => writer.verbatim(&raw).unwrap(),
+                tar::Event::Entry { entry, header } => drop(writer.append(entry, &header).unwrap()),
+                tar::Event::Data(data) => writer.data(data).unwrap(),
+                tar::Event::Padding(raw) | tar::Event::Trailer(raw) => {
+                    writer.verbatim(raw).unwrap()
+                }
+                tar::Event::Global(raw) => writer.verbatim(&raw).unwrap(),
             }
         }
         bytes.extend(writer.take_output());

@@ -6,8 +6,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::json::Object;
+use super::{Compressor, TOC_NAME, WriteError};
 use crate::Digest;
-use crate::tar::{Entry, Kind};
+use crate::footer::Compression;
+use crate::tar::{BLOCK, Entry, Kind, encode_header, padding};
 
 /// An entry of the layer and where its data is.
 #[derive(Debug)]
@@ -119,6 +121,36 @@ const fn type_name(kind: Kind) -> &'static str {
         Kind::BlockDevice => "block",
         Kind::Fifo => "fifo",
     }
+}
+
+/// The blob of a TOC image's layer: a gzip member with a tar that holds nothing but the TOC.
+///
+/// # Errors
+///
+/// If `compressor` is not gzip or fails.
+pub fn external_toc_layer(
+    toc_json: &[u8],
+    compressor: &mut impl Compressor,
+) -> Result<Vec<u8>, WriteError> {
+    if compressor.compression() != Compression::Gzip {
+        return Err(WriteError::WrongCodec { expected: Compression::Gzip });
+    }
+    let mut out = Vec::new();
+    compressor.compress(&tar(toc_json)?, &mut out)?;
+    Ok(out)
+}
+
+/// The TOC's tar entry and the end of the tar.
+pub(super) fn tar(json: &[u8]) -> Result<Vec<u8>, WriteError> {
+    let mut entry = Entry::new(TOC_NAME.to_string(), Kind::Regular);
+    entry.size = json.len() as u64;
+    let header = encode_header(&entry)?;
+    let end = padding(entry.size) + 2 * BLOCK;
+    let mut tar = Vec::with_capacity(header.len() + json.len() + end);
+    tar.extend_from_slice(&header);
+    tar.extend_from_slice(json);
+    tar.resize(tar.len() + end, 0);
+    Ok(tar)
 }
 
 /// The last name written for each id: readers carry it on to the entries that follow.

@@ -95,7 +95,10 @@ impl fmt::Debug for ZstdCompressor {
 /// # Errors
 ///
 /// If there is no such level.
-pub fn compressor(compression: Compression, level: Option<i32>) -> io::Result<Box<dyn Compressor + Send>> {
+pub fn compressor(
+    compression: Compression,
+    level: Option<i32>,
+) -> io::Result<Box<dyn Compressor + Send>> {
     Ok(match compression {
         Compression::Gzip => {
             Box::new(GzipCompressor::new(level.unwrap_or(GzipCompressor::DEFAULT_LEVEL))?)

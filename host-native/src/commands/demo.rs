@@ -106,7 +106,8 @@ fn pack_sample(dir: &TempDir) -> Result<(Sample, Packed)> {
         .context("cannot gather a sample of this machine's files")?;
     let blob = dir.path("layer");
     let reader = BufReader::with_capacity(1 << 20, File::open(&tar)?);
-    let packed = pack::pack_tar(reader, &PackOptions::default(), BufWriter::new(File::create(&blob)?))?;
+    let packed =
+        pack::pack_tar(reader, &PackOptions::default(), BufWriter::new(File::create(&blob)?))?;
     let layer = LayerBlob { path: &blob, summary: &packed.summary };
     pack::write_oci_layout(&dir.path("layout"), &[layer], &ImageConfig::default(), TAG)?;
     fs::remove_file(&tar)?;
@@ -143,7 +144,15 @@ fn run_lazily(
             unmounter.unmount()?;
             mounted.wait()?;
             read?;
-            (if rustix::process::geteuid().is_root() { "FUSE and mount(2)" } else { "fusermount3" }.to_owned(), done)
+            (
+                if rustix::process::geteuid().is_root() {
+                    "FUSE and mount(2)"
+                } else {
+                    "fusermount3"
+                }
+                .to_owned(),
+                done,
+            )
         }
         Err(error) => {
             let read = |path: &str| {
@@ -212,10 +221,25 @@ impl Report {
         };
         let seconds = |value: f64| format!("{value:.3} s");
         let size = |bytes: u64| format_size(bytes, BINARY);
-        line("file system ready", seconds(lazy.ready), seconds(full_pull.ready), lazy.ready / full_pull.ready);
-        line("workload done", seconds(lazy.done), seconds(full_pull.done), lazy.done / full_pull.done);
+        line(
+            "file system ready",
+            seconds(lazy.ready),
+            seconds(full_pull.ready),
+            lazy.ready / full_pull.ready,
+        );
+        line(
+            "workload done",
+            seconds(lazy.done),
+            seconds(full_pull.done),
+            lazy.done / full_pull.done,
+        );
         let ratio = |one: u64, other: u64| one as f64 / other.max(1) as f64;
-        line("bytes fetched", size(lazy.bytes), size(full_pull.bytes), ratio(lazy.bytes, full_pull.bytes));
+        line(
+            "bytes fetched",
+            size(lazy.bytes),
+            size(full_pull.bytes),
+            ratio(lazy.bytes, full_pull.bytes),
+        );
         println!("{:<22}{:>12}{:>12}", "requests", lazy.requests, full_pull.requests);
     }
 }

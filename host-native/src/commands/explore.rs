@@ -89,7 +89,8 @@ fn progress(size: u64, path: &str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(size).with_style(style).with_message(path.to_owned());
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

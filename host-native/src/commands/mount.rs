@@ -87,7 +87,8 @@ fn unmount_on_signals(runtime: &tokio::runtime::Runtime, mounted: &Mounted) -> R
         .map(signal)
         .collect::<std::io::Result<Vec<_>>>()?;
     runtime.spawn(async move {
-        let any = futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv())));
+        let any =
+            futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv())));
         any.await;
         let done = tokio::task::spawn_blocking(move || unmounter.unmount()).await;
         match done {

@@ -54,13 +54,22 @@ impl Sample {
                 }
             }
         }
-        ensure!(sample.bytes > 1 << 20, "less than 1 MiB of files could be read below /etc and /usr");
+        ensure!(
+            sample.bytes > 1 << 20,
+            "less than 1 MiB of files could be read below /etc and /usr"
+        );
         tar.finish()?;
-        sample.workload = sample.files.iter().step_by(WORKLOAD_SHARE).map(|name| {
-            let source = if name == "opt/lazystar" { itself.clone() } else { Path::new("/").join(name) };
-            let bytes = fs::read(&source).with_context(|| format!("cannot read {name}"))?;
-            Ok((name.clone(), bytes.len() as u64, Digest::of(&bytes)))
-        }).collect::<Result<_>>()?;
+        sample.workload = sample
+            .files
+            .iter()
+            .step_by(WORKLOAD_SHARE)
+            .map(|name| {
+                let source =
+                    if name == "opt/lazystar" { itself.clone() } else { Path::new("/").join(name) };
+                let bytes = fs::read(&source).with_context(|| format!("cannot read {name}"))?;
+                Ok((name.clone(), bytes.len() as u64, Digest::of(&bytes)))
+            })
+            .collect::<Result<_>>()?;
         Ok(sample)
     }
 

@@ -60,9 +60,10 @@ impl ImageFs {
             return Err(Errno::ENOTDIR);
         }
         let mut next = offset;
-        for (name, inode) in [(&b"."[..], dir), (b"..", self.tree.parent(dir))].iter().skip(
-            usize::try_from(offset).unwrap_or(usize::MAX),
-        ) {
+        for (name, inode) in [(&b"."[..], dir), (b"..", self.tree.parent(dir))]
+            .iter()
+            .skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        {
             next += 1;
             if add(*inode, next, name) {
                 return Ok(());
@@ -113,7 +114,9 @@ impl Filesystem for ImageFs {
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         match self.tree.locate(inode.0) {
-            Some((_, toc, node)) if toc.kind(node) == Kind::Symlink => reply.data(toc.readlink(node)),
+            Some((_, toc, node)) if toc.kind(node) == Kind::Symlink => {
+                reply.data(toc.readlink(node))
+            }
             _ => reply.error(Errno::EINVAL),
         }
     }
@@ -168,7 +171,8 @@ impl Filesystem for ImageFs {
         mut reply: ReplyDirectory,
     ) {
         let listed = self.list(inode.0, offset, |inode, next, name| {
-            let kind = self.tree.attr(inode).map_or(FileType::RegularFile, |attr| file_type(attr.kind));
+            let kind =
+                self.tree.attr(inode).map_or(FileType::RegularFile, |attr| file_type(attr.kind));
             reply.add(INodeNo(inode), next, kind, OsStr::from_bytes(name))
         });
         match listed {
@@ -202,7 +206,14 @@ impl Filesystem for ImageFs {
         reply.statfs(self.bytes.div_ceil(BLOCK), 0, 0, files, 0, block, 255, block);
     }
 
-    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
         if !self.has_xattrs {
             return reply.error(Errno::ENOSYS);
         }

@@ -159,9 +159,8 @@ impl Tree {
             _ => None,
         };
         let own = found.into_iter().flat_map(|(_, toc, node)| toc.xattrs(node));
-        let own = own.filter(|(name, _)| {
-            !OVERLAY_FAMILIES.iter().any(|family| name.starts_with(family))
-        });
+        let own =
+            own.filter(|(name, _)| !OVERLAY_FAMILIES.iter().any(|family| name.starts_with(family)));
         mark.into_iter().chain(own)
     }
 }

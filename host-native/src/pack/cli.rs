@@ -138,7 +138,8 @@ fn pack_to(args: &PackArgs, partial: &Path) -> Result<Packed> {
         spool_dir: args.output.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Into::into),
         ..PackOptions::default()
     };
-    let out = File::create(partial).with_context(|| format!("cannot write {}", args.output.display()))?;
+    let out =
+        File::create(partial).with_context(|| format!("cannot write {}", args.output.display()))?;
     let bar = progress();
     let out = bar.wrap_write(io::BufWriter::new(out));
     let name = args.path.display();
@@ -159,7 +160,8 @@ fn progress() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} {binary_bytes} written, {binary_bytes_per_sec}");
+    let style =
+        ProgressStyle::with_template("{spinner} {binary_bytes} written, {binary_bytes_per_sec}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));

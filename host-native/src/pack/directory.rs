@@ -111,7 +111,7 @@ fn walk(root: &Path, options: &PackOptions) -> Result<Vec<Found>, PackError> {
             first_names.insert(file, entry.name.clone());
         }
         entry.mode = metadata.mode() & 0o7777;
-        (entry.uid, entry.gid) = options.owner.unwrap_or((metadata.uid(), metadata.gid()));
+        (entry.uid, entry.gid) = options.owner.unwrap_or_else(|| (metadata.uid(), metadata.gid()));
         let mtime = metadata.mtime();
         entry.mtime = options.mtime_limit.map_or(mtime, |limit| mtime.min(limit));
         entry.xattrs = xattrs(&path)?;

@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use lazystar_core::Digest;
-use lazystar_core::tar::{Kind, encode_header};
 use lazystar_core::footer::Compression;
+use lazystar_core::tar::{Kind, encode_header};
 use lazystar_core::write::{Format, Options};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -350,4 +350,127 @@ fn skopeo_copies_layouts() {
     let index: Value =
         serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
+}
+
+/// A tar of `kind name content-or-target` lines.
+fn tar_of(prefix: &str, lines: &[&str]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for line in lines {
+        let mut parts = line.splitn(3, ' ');
+        let (kind, name) = (parts.next().unwrap(), parts.next().unwrap());
+        let rest = parts.next().unwrap_or_default();
+        let kind = match kind {
+            "D" => Kind::Directory,
+            "F" => Kind::Regular,
+            "S" => Kind::Symlink,
+            "H" => Kind::HardLink,
+            "C" => Kind::CharDevice,
+            "B" => Kind::BlockDevice,
+            _ => Kind::Fifo,
+        };
+        let mut entry = Entry::new(format!("{prefix}{name}"), kind);
+        let mut data = "";
+        match kind {
+            Kind::Regular => data = rest,
+            Kind::Symlink => entry.link_name = rest.into(),
+            Kind::HardLink => entry.link_name = format!("{prefix}{rest}"),
+            Kind::CharDevice | Kind::BlockDevice => (entry.dev_major, entry.dev_minor) = (3, 4),
+            Kind::Directory | Kind::Fifo => {}
+        }
+        entry.size = data.len() as u64;
+        if name.ends_with("bar.txt") {
+            entry.xattrs.insert("test".into(), b"sample".to_vec());
+        }
+        tar.extend(encode_header(&entry).unwrap());
+        tar.extend_from_slice(data.as_bytes());
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar
+}
+
+/// Reads every chunk of a blob from where the TOC says; name and content of each file.
+fn read_by_toc(blob: &[u8], toc: &[u8], codec: Compression) -> Vec<(String, Vec<u8>)> {
+    let toc: Value = serde_json::from_slice(toc).unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let (mut size, mut digest) = (0, String::new());
+    for entry in toc["entries"].as_array().unwrap() {
+        let number = |key: &str| entry[key].as_u64().unwrap_or(0) as usize;
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_string();
+        if entry["type"] == "reg" {
+            (size, digest) = (number("size"), text("digest"));
+            files.push((text("name"), Vec::new()));
+        } else if entry["type"] != "chunk" {
+            continue;
+        }
+        let content = &mut files.last_mut().unwrap().1;
+        if size > 0 {
+            assert_eq!(content.len(), number("chunkOffset"));
+            let rest = size - content.len();
+            let length = if number("chunkSize") == 0 { rest } else { number("chunkSize") };
+            let tail = &blob[number("offset")..];
+            let mut reader: Box<dyn io::Read + '_> = match codec {
+                Compression::Gzip => Box::new(Gunzip::new(tail)),
+                Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(tail).unwrap()),
+            };
+            let mut skipped = vec![0; number("innerOffset")];
+            reader.read_exact(&mut skipped).unwrap();
+            let mut chunk = vec![0; length];
+            reader.read_exact(&mut chunk).unwrap();
+            assert_eq!(text("chunkDigest"), Digest::of(&chunk).to_string());
+            content.extend_from_slice(&chunk);
+        }
+        if content.len() == size {
+            assert_eq!(digest, Digest::of(content).to_string());
+        }
+    }
+    files
+}
+
+#[test]
+fn every_chunk_is_where_the_toc_says() {
+    let cases: [&[&str]; 4] = [
+        &["F foo test1", "D foo2/", "F foo2/bar.txt test2"],
+        &["F foo tttttt", "F e1", "F foo2 tttttt", "F e2", "F foo3 tttttt", "F e3"],
+        &[
+            "F baz.txt bazbazbazbazbazbazbaz",
+            "F foo1.txt a",
+            "F bar/foo2.txt b",
+            "F foo3.txt c",
+            "S barlink test/bar.txt",
+            "D test/",
+            "D dev/",
+            "B dev/testblock",
+            "P dev/testfifo",
+            "C dev/testchar1",
+            "F test/bar.txt testbartestbar",
+            "D test2/",
+            "H test2/bazlink baz.txt",
+        ],
+        &["F baz.txt", "F foo1.txt", "S barlink test/bar.txt", "D test/", "F test/bar.txt"],
+    ];
+    for lines in cases {
+        for prefix in ["", "./", "/", "../"] {
+            let tar = tar_of(prefix, lines);
+            for (format, min_chunk_size) in FORMATS.into_iter().flat_map(|f| [(f, 0), (f, 64000)]) {
+                if format == Format::LegacyStargz {
+                    continue;
+                }
+                let mut options = options(format);
+                (options.layer.chunk_size, options.layer.min_chunk_size) = (4, min_chunk_size);
+                let mut blob = Vec::new();
+                let packed = pack_tar(&tar[..], &options, &mut blob).unwrap();
+                let files = read_by_toc(&blob, &packed.toc_json, format.compression());
+                let expected =
+                    lines.iter().filter_map(|line| line.strip_prefix("F ")).map(|line| {
+                        let (name, data) = line.split_once(' ').unwrap_or((line, ""));
+                        (format!("{prefix}{name}"), data.as_bytes().to_vec())
+                    });
+                let landmark = (".no.prefetch.landmark".to_string(), vec![0x0f]);
+                let expected: Vec<_> = std::iter::once(landmark).chain(expected).collect();
+                assert_eq!(files, expected);
+                // Behind the landmark the tar is what it was.
+                assert!(plain(&blob, format.compression())[1024..].starts_with(&tar));
+            }
+        }
+    }
 }
