@@ -18,7 +18,7 @@ pub struct FetchPolicy {
     /// What one request asks for at most, unless a single member is larger: long enough to be
     /// efficient, short enough that several run side by side and are decoded side by side.
     pub max_span: u64,
-    /// How far to fetch ahead of somebody who reads everything in order.
+    /// How far to fetch ahead of somebody who reads everything in order, or in reverse.
     pub max_ahead: u64,
 }
 
@@ -52,12 +52,14 @@ pub(super) fn spans(toc: &Toc, members: &[u64], policy: &FetchPolicy) -> Vec<Spa
     spans
 }
 
-/// Follows somebody who reads in blob order, and fetches further ahead the longer they do.
+/// Follows somebody who reads in blob order, forwards or backwards, and fetches further ahead the
+/// longer they do.
 #[derive(Debug, Default)]
 pub(super) struct Readahead {
-    /// The end of what was requested for the reader.
+    /// What was requested for the reader last: from `start` to `end`.
+    start: u64,
     end: u64,
-    /// How much was requested ahead of the last miss.
+    /// How much was requested around the last miss.
     window: u64,
     mark: Option<u64>,
 }
@@ -67,7 +69,7 @@ impl Readahead {
         self.mark
     }
 
-    /// Adds to `members`, which a reader waits for, those after them that it may want next.
+    /// Adds to `members`, which a reader waits for, those beside them that it may want next.
     pub(super) fn extend(
         &mut self,
         toc: &Toc,
@@ -76,15 +78,25 @@ impl Readahead {
         is_missing: impl Fn(&Toc, u64) -> bool,
     ) {
         let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
-        let start = toc.member_span(*first).start;
-        let demanded = toc.member_span(*last);
-        let in_order = start >= self.end && start - self.end <= policy.gap && self.end > 0;
-        self.window =
-            if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
-        let until = (start + self.window).max(demanded.end);
+        let (start, end) = (*first, toc.member_span(*last).end);
+        let near = |one: u64, other: u64| one.abs_diff(other) <= policy.gap && self.window > 0;
+        let (forwards, backwards) = (near(start, self.end), near(end, self.start));
+        self.window = if forwards || backwards {
+            (self.window * 2).min(policy.max_ahead)
+        } else {
+            policy.min_span
+        };
         self.mark = None;
-        self.end = demanded.end;
-        self.append(toc, until, members, is_missing);
+        (self.start, self.end) = (start, end);
+        if !forwards {
+            // Somewhere new: the files before it are as likely to be wanted as those after it.
+            let window = if backwards { self.window } else { self.window / 2 };
+            self.prepend(toc, end.saturating_sub(window), members, &is_missing);
+        }
+        if !backwards {
+            let until = (start + self.window).max(end);
+            self.append(toc, until, members, is_missing);
+        }
     }
 
     /// The members of the next window.
@@ -121,5 +133,25 @@ impl Readahead {
             }
             self.end = span.end;
         }
+    }
+
+    fn prepend(
+        &mut self,
+        toc: &Toc,
+        from: u64,
+        members: &mut Vec<u64>,
+        is_missing: impl Fn(&Toc, u64) -> bool,
+    ) {
+        let mut before = Vec::new();
+        while let Some(last) = toc.member_chunks(self.start).start.checked_sub(1)
+            && let Some(last) = toc.chunks().get(last as usize)
+            && last.member >= from
+        {
+            if is_missing(toc, last.member) {
+                before.push(last.member);
+            }
+            self.start = last.member;
+        }
+        members.splice(0..0, before.into_iter().rev());
     }
 }
