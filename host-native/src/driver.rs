@@ -24,6 +24,7 @@ use crate::cache::LayerCache;
 use crate::codec::NativeCodec;
 use crate::link::Link;
 use crate::source::{Blob, FetchError};
+use crate::workers;
 
 /// Requests that readers wait for, at the same time, for one layer. Registries and their caches
 /// take this many from one client without complaint.
@@ -212,10 +213,10 @@ impl LazyLayer {
             waiter(result);
         }
         // The last one is for this thread, which has nothing else to do with its bytes.
-        let inline = jobs.pop_if(|job| jobs_len_is_small(job));
+        let inline = jobs.pop_if(|job| job.compressed_len() < INLINE_DECODE);
         for job in jobs {
             let layer = Arc::clone(self);
-            self.runtime.spawn_blocking(move || layer.decode(&job));
+            workers::run(move || layer.decode(&job));
         }
         inline.into_iter().for_each(|job| self.decode(&job));
         result
@@ -245,11 +246,11 @@ impl LazyLayer {
             if let Err(error) = &result {
                 tracing::warn!(range = %request.range, %error, "fetch failed");
             }
+            // When all of its bytes came, the engine knows nothing of it any more and ignores this.
+            let failure = result.as_ref().err().map_or(FetchFailure::Protocol, failure);
             layer.turn(|engine| {
                 engine.fetches.remove(&request.id);
-                if let Err(error) = &result {
-                    engine.layer.handle_fetch_failed(request.id, failure(error));
-                }
+                engine.layer.handle_fetch_failed(request.id, failure);
             });
         });
         Fetch { task: task.abort_handle(), raised }
@@ -279,10 +280,6 @@ impl LazyLayer {
         self.link.observe(answered - asked, answered.elapsed(), request.range.len());
         Ok(())
     }
-}
-
-fn jobs_len_is_small(job: &MemberJob) -> bool {
-    job.compressed_len() < INLINE_DECODE
 }
 
 fn failure(error: &FetchError) -> FetchFailure {

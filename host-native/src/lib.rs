@@ -17,3 +17,4 @@ pub mod reference;
 pub mod registry;
 pub mod show;
 pub mod source;
+pub mod workers;
