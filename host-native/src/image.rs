@@ -1,7 +1,6 @@
 //! Images: a manifest, a configuration and layers whose bytes can be fetched.
 //!
-//! [`Image::open`] does it all. Who wants to open layers while the configuration is still on its
-//! way calls [`Resolved::new`] and, later, [`Resolved::complete`].
+//! [`Image::open`] fetches no more than the manifest, which is all that reading files takes.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -79,7 +78,17 @@ pub enum ImageError {
     },
 }
 
-/// An image whose layers can be read.
+/// A layer of an image.
+#[derive(Clone, Debug)]
+pub struct ImageLayer {
+    /// What the manifest says of it. For a layer in a file the digest is not that of its content,
+    /// which would have to be read as a whole: it stands for path, inode, size and time of change.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub blob: Blob,
+}
+
+/// An image whose layers can be read. Opening it fetches its manifest and nothing else.
 pub struct Image {
     /// What it was opened by.
     pub reference: ImageRef,
@@ -87,53 +96,22 @@ pub struct Image {
     pub manifest_digest: Option<Digest>,
     /// The bytes of its manifest, as they were signed; empty for a single layer.
     pub manifest: Bytes,
-    /// How to run it.
-    pub config: ImageConfig,
-    /// The bytes of its configuration; empty for a single layer.
-    pub config_bytes: Bytes,
     /// Its layers, lowest first.
-    pub layers: Vec<ImageLayer>,
-    options: OpenOptions,
-    tocs: OnceCell<TocImage>,
-}
-
-/// A layer of an image.
-#[derive(Clone, Debug)]
-pub struct ImageLayer {
-    /// What the manifest says of it. For a layer in a file the digest is not that of its content,
-    /// which would have to be read as a whole: it stands for path, inode, size and time of change.
-    pub descriptor: Descriptor,
-    /// The digest of the uncompressed layer; unknown until the configuration is there, and for a
-    /// layer in a file.
-    pub diff_id: Option<Digest>,
-    /// Its bytes.
-    pub blob: Blob,
-}
-
-/// An image of which the manifest is known, but not the configuration.
-#[derive(Debug)]
-pub struct Resolved {
-    /// What it was opened by.
-    pub reference: ImageRef,
-    /// The digest of its manifest; none for a single layer.
-    pub manifest_digest: Option<Digest>,
-    /// The bytes of its manifest; empty for a single layer.
-    pub manifest: Bytes,
-    /// Its layers, lowest first, without DiffIDs.
     pub layers: Vec<ImageLayer>,
     config: Option<Descriptor>,
     place: Place,
     options: OpenOptions,
+    tocs: OnceCell<TocImage>,
 }
 
-impl Resolved {
+impl Image {
     /// Finds the manifest of `reference` for the platform of `options`.
     ///
     /// # Errors
     /// If the image is not there, not readable, or not for the platform.
-    pub async fn new(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
+    pub async fn open(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
         let place = Place::of(reference, options)?;
-        let mut resolved = Self {
+        let mut image = Self {
             reference: reference.clone(),
             manifest_digest: None,
             manifest: Bytes::new(),
@@ -141,27 +119,27 @@ impl Resolved {
             config: None,
             place,
             options: options.clone(),
+            tocs: OnceCell::new(),
         };
-        if let Place::File { path } = &resolved.place {
-            resolved.layers.push(layout::single_layer(path).await?);
-            return Ok(resolved);
+        if let Place::File { path } = &image.place {
+            image.layers.push(layout::single_layer(path).await?);
+            return Ok(image);
         }
-        let found = resolved.place.resolve(&options.platform).await?;
+        let found = image.place.resolve(&options.platform).await?;
         for descriptor in &found.manifest.layers {
-            let blob = resolved.place.blob(descriptor)?;
-            resolved.layers.push(ImageLayer {
+            let blob = image.place.blob(descriptor)?;
+            image.layers.push(ImageLayer {
                 descriptor: descriptor.clone(),
-                diff_id: None,
                 blob,
             });
         }
-        resolved.manifest_digest = Some(found.digest);
-        resolved.manifest = found.bytes;
-        resolved.config = Some(found.manifest.config);
-        Ok(resolved)
+        image.manifest_digest = Some(found.digest);
+        image.manifest = found.bytes;
+        image.config = Some(found.manifest.config);
+        Ok(image)
     }
 
-    /// The configuration, verified, and its bytes.
+    /// How to run it: the configuration, verified, and its bytes. Empty for a single layer.
     ///
     /// # Errors
     /// If it is not there or not usable.
@@ -177,37 +155,6 @@ impl Resolved {
             return Err(DocumentError::LayerCount { diff_ids, layers }.into());
         }
         Ok((config, bytes))
-    }
-
-    /// Brings what is missing.
-    ///
-    /// # Errors
-    /// As [`Resolved::config`].
-    pub async fn complete(mut self) -> Result<Image, ImageError> {
-        let (config, config_bytes) = self.config().await?;
-        for (layer, diff_id) in self.layers.iter_mut().zip(&config.rootfs.diff_ids) {
-            layer.diff_id = Some(*diff_id);
-        }
-        Ok(Image {
-            reference: self.reference,
-            manifest_digest: self.manifest_digest,
-            manifest: self.manifest,
-            config,
-            config_bytes,
-            layers: self.layers,
-            options: self.options,
-            tocs: OnceCell::new(),
-        })
-    }
-}
-
-impl Image {
-    /// Opens the image that `reference` names.
-    ///
-    /// # Errors
-    /// If the image is not there, not readable, not for the platform, or not an image.
-    pub async fn open(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
-        Resolved::new(reference, options).await?.complete().await
     }
 
     /// The TOC of `layer` from the image's TOC image, `<tag>-esgztoc`, which is looked up once.

@@ -1,7 +1,7 @@
 //! Images open from registries, layouts and files, with as few requests as can be.
 
 use bytes::Bytes;
-use lazystar::image::{Image, ImageError, OpenOptions, Resolved};
+use lazystar::image::{Image, ImageError, OpenOptions};
 use lazystar::keychain::Keychain;
 use lazystar::oci::{DocumentError, media};
 use lazystar::source::FetchError;
@@ -21,13 +21,16 @@ fn options() -> OpenOptions {
 async fn check(image: &Image, sample: &Sample) {
     assert_eq!(image.manifest_digest, Some(Digest::of(&sample.manifest)));
     assert_eq!(image.manifest, sample.manifest);
-    assert_eq!(image.config_bytes, sample.config);
-    assert_eq!(image.config.config.env, ["A=b"]);
-    assert_eq!((image.config.config.entrypoint.len(), image.config.config.user.as_str()), (0, "7"));
-    assert_eq!(image.layers.len(), 2);
-    for (layer, bytes) in image.layers.iter().zip(&sample.layers) {
+    let (config, config_bytes) = image.config().await.unwrap();
+    assert_eq!(config_bytes, sample.config);
+    assert_eq!(config.config.env, ["A=b"]);
+    assert_eq!((config.config.entrypoint.len(), config.config.user.as_str()), (0, "7"));
+    assert_eq!((image.layers.len(), config.rootfs.diff_ids.len()), (2, 2));
+    for ((layer, bytes), diff_id) in
+        image.layers.iter().zip(&sample.layers).zip(&config.rootfs.diff_ids)
+    {
         assert_eq!(layer.descriptor.digest, Digest::of(bytes));
-        assert_eq!(layer.diff_id, Some(Digest::of(&bytes[1..])));
+        assert_eq!(*diff_id, Digest::of(&bytes[1..]));
         assert_eq!(layer.blob.fetch_all(10..500).await.unwrap(), bytes[10..500]);
     }
 }
@@ -73,7 +76,8 @@ async fn from_a_layout() {
     forged[20] ^= 1;
     std::fs::write(config, forged).unwrap();
     let reference = format!("oci:{}", dir.path().display()).parse().unwrap();
-    let error = Image::open(&reference, &options()).await.unwrap_err();
+    let image = Image::open(&reference, &options()).await.unwrap();
+    let error = image.config().await.unwrap_err();
     assert!(matches!(error, ImageError::Document(DocumentError::DigestMismatch { .. })), "{error}");
 }
 
@@ -110,8 +114,8 @@ async fn a_known_image_costs_one_request_or_none() {
     let requests = async |reference, fault| {
         registry.reset();
         registry.set(fault);
-        let opened = Image::open(reference, &options).await;
-        (opened.map(drop), registry.counts().registry)
+        let opened = async { Image::open(reference, &options).await?.config().await };
+        (opened.await.map(drop), registry.counts().registry)
     };
     assert!(matches!(requests(&by_tag, Fault::Ok).await, (Ok(()), 3)));
     assert!(matches!(requests(&by_tag, Fault::Ok).await, (Ok(()), 1)));
@@ -143,7 +147,7 @@ async fn a_stopped_registry_does_not_matter_either() {
     let reference = format!("{}/team/app:v1", registry.address()).parse().unwrap();
     let open = async || {
         let options = OpenOptions { manifests: Some(store.path().to_owned()), ..options() };
-        Image::open(&reference, &options).await
+        Image::open(&reference, &options).await?.config().await
     };
     open().await.unwrap();
     registry.stop();
@@ -157,7 +161,7 @@ async fn what_does_not_fit_is_refused() {
     sample.push(&registry, "v1");
     let open = async |name: &str, options: &OpenOptions| {
         let reference = format!("{}/team/app{name}", registry.address()).parse().unwrap();
-        Image::open(&reference, options).await
+        Image::open(&reference, options).await?.config().await
     };
     let forged = Digest::of(b"another");
     registry.add_manifest(&forged.to_string(), media::OCI_MANIFEST, sample.manifest.clone());
@@ -180,13 +184,13 @@ async fn what_does_not_fit_is_refused() {
 }
 
 #[tokio::test]
-async fn layers_can_be_read_before_the_configuration() {
+async fn opening_fetches_no_more_than_the_manifest() {
     let sample = Sample::new();
     let registry = FaultRegistry::start(Fault::Ok).await.unwrap();
     sample.push(&registry, "v1");
     let reference = format!("{}/team/app:v1", registry.address()).parse().unwrap();
-    let resolved = Resolved::new(&reference, &options()).await.unwrap();
+    let image = Image::open(&reference, &options()).await.unwrap();
     assert_eq!(registry.counts(), Counts { registry: 2, ..Counts::default() });
-    assert_eq!(resolved.layers[1].blob.fetch_all(0..9).await.unwrap(), sample.layers[1][..9]);
-    check(&resolved.complete().await.unwrap(), &sample).await;
+    assert_eq!(image.layers[1].blob.fetch_all(0..9).await.unwrap(), sample.layers[1][..9]);
+    check(&image, &sample).await;
 }

@@ -239,7 +239,7 @@ impl Entries {
             }
             (Field::ModTime, Event::String(bytes)) => timestamp(bytes)
                 .map(|nanos| entry.mtime_nanos = nanos)
-                .ok_or(EntryFault::Field(field.name())),
+                .ok_or_else(|| EntryFault::Field(field.name())),
             (Field::ChunkType, Event::String(bytes)) => {
                 entry.zeros = bytes == b"zeros";
                 Ok(())

@@ -58,7 +58,7 @@ struct TocReport {
 
 pub(super) async fn inspect(global: &Global, image: &ImageRef, json: bool) -> Result<()> {
     let opened = Opened::new(global, image).await?;
-    let config = &opened.image.config;
+    let (config, _) = opened.image.config().await?;
     let layers = opened.image.layers.iter().zip(&opened.layers);
     let report = Report {
         image: image.to_string(),

@@ -111,7 +111,7 @@ pub(super) async fn single_layer(path: &Path) -> Result<ImageLayer, ImageError> 
         platform: None,
         urls: Vec::new(),
     };
-    Ok(ImageLayer { descriptor, diff_id: None, blob })
+    Ok(ImageLayer { descriptor, blob })
 }
 
 /// A digest that changes whenever the file at `path` is another or changed.

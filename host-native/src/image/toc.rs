@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lazystar_core::Digest;
 use libdeflater::{DecompressionError, Decompressor};
 
-use super::{ImageError, ImageLayer, OpenOptions, Resolved};
+use super::{Image, ImageError, ImageLayer, OpenOptions};
 use crate::oci::check_digest;
 use crate::reference::ImageRef;
 
@@ -48,7 +48,7 @@ impl TocImage {
             _ => return Err(untagged()),
         };
         // Its configuration says nothing, and its layers are of all platforms.
-        Ok(Self { layers: Resolved::new(&reference, options).await?.layers })
+        Ok(Self { layers: Image::open(&reference, options).await?.layers })
     }
 
     /// The TOC of the layer whose blob has digest `layer`.
