@@ -5,6 +5,7 @@ mod blobs;
 mod credentials;
 mod demo_registry;
 mod images;
+mod layers;
 mod references;
 mod sample;
 mod toc_image;

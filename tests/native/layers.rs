@@ -1,0 +1,290 @@
+//! Layers are read through the cache and the driver: the right bytes or a clean error, and never
+//! twice over the network.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lazystar::cache::Cache;
+use lazystar::driver::LazyLayer;
+use lazystar::image::{Image, OpenOptions};
+use lazystar::keychain::Keychain;
+use lazystar::oci::media;
+use lazystar::open::{LayerError, LayerOpener};
+use lazystar::pack::{PackOptions, layout::layer_descriptor, pack_tar};
+use lazystar_core::Toc;
+use lazystar_core::fetch::{FetchFailure, Priority};
+use lazystar_core::layer::ReadError;
+use lazystar_core::toc::Landmark;
+use lazystar_core::verify::ChunkFault;
+use lazystar_core::write::{Format, Options, Summary};
+use lazystar_tests::fault_registry::{Fault, FaultRegistry};
+use tempfile::TempDir;
+
+use crate::sample;
+
+/// Files of sizes that end in, before and after chunks, and of bytes that hardly shrink.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let sizes = [0, 1, 4095, 4096, 4097, 50_000, 300_000, 700_001];
+    let mut seed = 1_u32;
+    let mut byte = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    };
+    let content = |size: usize| (0..size).map(|_| byte()).collect();
+    sizes.iter().map(|size| format!("dir/file-{size}")).zip(sizes.map(content)).collect()
+}
+
+fn pack(format: Format, prioritised: &[&str]) -> (Bytes, Summary) {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in files() {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, content.as_slice()).unwrap();
+    }
+    let options = PackOptions {
+        layer: Options { format, chunk_size: 100_000, ..Options::default() },
+        prioritised: prioritised.iter().map(|path| (*path).to_owned()).collect(),
+        ..PackOptions::default()
+    };
+    let mut blob = Vec::new();
+    let packed = pack_tar(tar.into_inner().unwrap().as_slice(), &options, &mut blob).unwrap();
+    (blob.into(), packed.summary)
+}
+
+struct Setup {
+    registry: FaultRegistry,
+    cache: TempDir,
+}
+
+impl Setup {
+    /// A registry with an image of one layer, whose manifest is for `summary` whatever the blob.
+    async fn new(blob: Bytes, summary: &Summary) -> Self {
+        let registry = FaultRegistry::start(Fault::Ok).await.unwrap();
+        let config = Bytes::from_static(b"{}");
+        let mut descriptor = layer_descriptor(summary);
+        descriptor["digest"] = lazystar_core::Digest::of(&blob).to_string().into();
+        registry.add_manifest("v1", media::OCI_MANIFEST, sample::manifest(&config, &[descriptor]));
+        registry.add_blob(blob);
+        Self { registry, cache: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open(&self) -> Result<Arc<LazyLayer>, LayerError> {
+        let cache = Cache::open(self.cache.path()).unwrap();
+        let options = OpenOptions {
+            client: crate::client(Keychain::Anonymous),
+            manifests: Some(cache.manifests()),
+            ..OpenOptions::default()
+        };
+        let reference = format!("{}/team/app:v1", self.registry.address()).parse().unwrap();
+        let image = Arc::new(Image::open(&reference, &options).await.unwrap());
+        let opener = LayerOpener { cache, allow_unverified: false };
+        opener.open_all(&image).await.pop().unwrap()
+    }
+
+    fn data(&self, layer: &LazyLayer) -> std::path::PathBuf {
+        self.cache.path().join("layers").join(layer.toc().digest().hex())
+    }
+}
+
+async fn read(layer: &Arc<LazyLayer>, path: &str) -> Result<Vec<u8>, ReadError> {
+    let toc = layer.toc();
+    let mut node = Toc::ROOT;
+    for name in path.split('/') {
+        node = toc.lookup(node, name.as_bytes()).unwrap();
+    }
+    let flat = toc.flat_range(node);
+    layer.ensure(flat.clone(), Priority::Demand).await?;
+    let mut bytes = vec![0; usize::try_from(flat.end - flat.start).unwrap()];
+    layer.read_present(flat.start, &mut bytes).unwrap();
+    Ok(bytes)
+}
+
+async fn read_all(layer: &Arc<LazyLayer>) {
+    for (path, content) in files() {
+        assert!(read(layer, &path).await.unwrap() == content, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_format_reads_back_over_every_kind_of_trouble() {
+    for format in [Format::Estargz, Format::ZstdChunked, Format::ZstdChunkedStorage] {
+        for fault in [
+            Fault::Ok,
+            Fault::BearerAnonymous,
+            Fault::Redirect,
+            Fault::CutsOnce,
+            Fault::EndsEarlyOnce,
+            Fault::Slow,
+        ] {
+            let (blob, summary) = pack(format, &[]);
+            let setup = Setup::new(blob, &summary).await;
+            let layer = setup.open().await.unwrap();
+            setup.registry.set(fault);
+            read_all(&layer).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_opens_with_one_request_and_what_was_fetched_is_not_fetched_again() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    setup.registry.reset();
+    let layer = setup.open().await.unwrap();
+    let manifest_and_tail = setup.registry.counts().registry;
+    assert_eq!(manifest_and_tail, 2);
+    read_all(&layer).await;
+    drop(layer);
+
+    setup.registry.reset();
+    let layer = setup.open().await.unwrap();
+    read_all(&layer).await;
+    assert_eq!(setup.registry.counts().registry, 1, "the tag is asked for, nothing else");
+}
+
+#[tokio::test]
+async fn concurrent_readers_share_their_fetches() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    setup.registry.reset();
+    let reads = (0..20).map(|_| {
+        let layer = Arc::clone(&layer);
+        tokio::spawn(async move { read(&layer, "dir/file-700001").await.unwrap() })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap().len(), 700_001);
+    }
+    let requests = setup.registry.counts().registry;
+    assert!(requests <= 2, "{requests} requests for 20 readers of one file");
+}
+
+#[tokio::test]
+async fn a_corrupt_chunk_fails_its_reads_and_nothing_else() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let clean = Setup::new(blob.clone(), &summary).await.open().await.unwrap();
+    let toc = clean.toc();
+    let victim = toc.chunks().iter().find(|chunk| chunk.len == 50_000).unwrap();
+    let mut corrupt = blob.to_vec();
+    corrupt[usize::try_from(victim.member).unwrap() + 5_000] ^= 1;
+    let setup = Setup::new(corrupt.into(), &summary).await;
+    let layer = setup.open().await.unwrap();
+    for (path, content) in files() {
+        match read(&layer, &path).await {
+            Ok(bytes) => assert!(bytes == content && path != "dir/file-50000", "{path}"),
+            Err(error) => {
+                assert_eq!(path, "dir/file-50000");
+                let ReadError::Chunk(ChunkFault::Digest { range, .. } | ChunkFault::Decode { range, .. }) = error
+                else {
+                    panic!("{error}")
+                };
+                assert_eq!(range.start, victim.member);
+            }
+        }
+    }
+    assert!(!layer.is_present(victim.flat_range()));
+    let mut kept = vec![1; victim.len as usize];
+    let data = fs::File::open(setup.data(&layer).join("data")).unwrap();
+    data.read_exact_at(&mut kept, victim.flat).unwrap();
+    assert!(kept.iter().all(|byte| *byte == 0), "unverified bytes are in the cache");
+}
+
+#[tokio::test]
+async fn a_blob_with_another_toc_than_the_manifest_says_is_refused() {
+    let (blob, _) = pack(Format::Estargz, &[]);
+    let (_, other) = pack(Format::Estargz, &["dir/file-1"]);
+    let setup = Setup::new(blob, &other).await;
+    let error = setup.open().await.unwrap_err().to_string();
+    assert!(error.contains("the image's manifest says"), "{error}");
+}
+
+#[tokio::test]
+async fn an_image_without_a_toc_digest_is_refused_unless_that_is_allowed() {
+    let (blob, mut summary) = pack(Format::Estargz, &[]);
+    summary.toc_digest = None;
+    let setup = Setup::new(blob, &summary).await;
+    assert!(matches!(setup.open().await, Err(LayerError::Unvouched)));
+}
+
+#[tokio::test]
+async fn an_outage_fails_reads_in_time_and_ends_with_the_outage() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    assert_eq!(read(&layer, "dir/file-4095").await.unwrap().len(), 4095);
+    for (fault, failure) in [
+        (Fault::Unavailable, FetchFailure::Transient),
+        (Fault::Silent, FetchFailure::Transient),
+        (Fault::NotFound, FetchFailure::Gone),
+        (Fault::Unauthorized, FetchFailure::Denied),
+        (Fault::IgnoresRange, FetchFailure::Protocol),
+        (Fault::WrongContentRange, FetchFailure::Protocol),
+    ] {
+        setup.registry.set(fault);
+        let late = tokio::time::timeout(Duration::from_secs(15), read(&layer, "dir/file-700001"));
+        assert_eq!(late.await.unwrap(), Err(ReadError::Fetch(failure)), "{fault:?}");
+        assert_eq!(read(&layer, "dir/file-4095").await.unwrap().len(), 4095, "{fault:?}");
+    }
+    setup.registry.set(Fault::Ok);
+    read_all(&layer).await;
+}
+
+#[tokio::test]
+async fn marks_made_before_the_machine_restarted_count_only_after_a_check() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    read_all(&layer).await;
+    let dir = setup.data(&layer);
+    let lost = layer.toc().chunks().iter().find(|chunk| chunk.len == 50_000).unwrap().flat;
+    drop(layer);
+    restart(&dir);
+    let data = fs::File::options().write(true).open(dir.join("data")).unwrap();
+    data.write_all_at(&[0; 1000], lost).unwrap();
+
+    setup.registry.reset();
+    let layer = setup.open().await.unwrap();
+    assert!(!layer.is_present(0..1), "nothing is believed unseen");
+    read_all(&layer).await;
+    let counts = setup.registry.counts();
+    assert_eq!(counts.registry, 2, "the tag, and the chunk that the crash took: {counts:?}");
+}
+
+/// Makes the cache look as if the machine had restarted since: another boot id in its bitmap.
+fn restart(dir: &Path) {
+    let present = fs::File::options().write(true).open(dir.join("present")).unwrap();
+    present.write_all_at(&[7; 16], 8).unwrap();
+}
+
+#[tokio::test]
+async fn a_cut_off_or_foreign_cache_is_replaced() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    read_all(&layer).await;
+    let dir = setup.data(&layer);
+    drop(layer);
+    fs::write(dir.join("present"), b"something else").unwrap();
+    for tail in fs::read_dir(setup.cache.path().join("tails")).unwrap() {
+        fs::write(tail.unwrap().path(), b"not a tail").unwrap();
+    }
+    read_all(&setup.open().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_landmark_says_how_much_to_fetch_ahead() {
+    let (blob, summary) = pack(Format::Estargz, &["dir/file-300000", "dir/file-4097"]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    let Landmark::Prefetch(end) = layer.toc().landmark() else { panic!() };
+    layer.ensure(0..end, Priority::Prefetch).await.unwrap();
+    setup.registry.reset();
+    assert_eq!(read(&layer, "dir/file-300000").await.unwrap().len(), 300_000);
+    assert_eq!(read(&layer, "dir/file-4097").await.unwrap().len(), 4097);
+    assert_eq!(setup.registry.counts().registry, 0);
+}
