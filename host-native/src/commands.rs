@@ -5,9 +5,12 @@ mod explore;
 mod inspect;
 mod mount;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 use lazystar_core::image::Image as ImageTree;
 use tracing_subscriber::filter::EnvFilter;
 
@@ -68,6 +71,20 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
     result
 }
 
+/// Waits for `work`, saying so on a terminal when it takes longer than a second.
+async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(result) = tokio::time::timeout(Duration::from_secs(1), &mut work).await {
+        return result;
+    }
+    // Draws nothing where standard error is no terminal.
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let result = work.await;
+    spinner.finish_and_clear();
+    result
+}
+
 /// An image and what became of opening its layers.
 struct Opened {
     image: Arc<Image>,
@@ -89,11 +106,14 @@ impl Opened {
             manifests: Some(cache.manifests()),
             ..OpenOptions::default()
         };
-        let image = Image::open(reference, &options).await;
-        let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
-        let layers = opener.open_all(&image).await;
-        Ok(Self { image, layers })
+        let opened = async {
+            let image = Image::open(reference, &options).await;
+            let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
+            let layers = opener.open_all(&image).await;
+            Ok(Self { image, layers })
+        };
+        with_spinner(format!("opening {reference}"), opened).await
     }
 
     /// The layers, when all of them can be read lazily.
