@@ -60,6 +60,11 @@ pub enum Command {
     /// from an embedded registry, run a workload on it lazily and after a full pull
     Demo(DemoArgs),
     /// Mount the root file system of an image, fetching only what is read
+    ///
+    /// A process in the background serves the mount until it is unmounted, by `lazystar umount`,
+    /// `umount`, or a signal to that process; what it has to say, such as why a read failed, goes
+    /// to mount.log in the cache directory. Root gets overlayfs over the layers, everybody else a
+    /// read-only mount of the merged tree, made with fusermount3.
     #[command(after_help = IMAGES)]
     Mount(MountArgs),
     /// Unmount an image

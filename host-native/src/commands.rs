@@ -5,13 +5,16 @@ mod explore;
 mod inspect;
 mod mount;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::ProgressBar;
+use lazystar_core::footer::FooterError;
 use lazystar_core::image::Image as ImageTree;
+use lazystar_core::open::OpenError;
 use tracing_subscriber::filter::EnvFilter;
 
 use crate::cache::Cache;
@@ -19,7 +22,7 @@ use crate::cli::{Cli, Command, Global};
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
 use crate::oci::Platform;
-use crate::open::{LayerOpener, Layers};
+use crate::open::{LayerError, LayerOpener, Layers};
 use crate::reference::ImageRef;
 
 /// Runs a command line.
@@ -71,6 +74,18 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
     result
 }
 
+/// An image for one platform alone has no list to choose from: it is of the platform asked for or
+/// it is not.
+async fn check_platform(image: &Image, platform: &Platform) -> Result<()> {
+    let (config, _) = image.config().await?;
+    let known = !config.os.is_empty();
+    if known && (config.os != platform.os || config.architecture != platform.architecture) {
+        let (os, architecture) = (&config.os, &config.architecture);
+        bail!("{} is for {os}/{architecture} alone, not for {platform}", image.reference);
+    }
+    Ok(())
+}
+
 /// Waits for `work`, saying so on a terminal when it takes longer than a second.
 async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
@@ -85,6 +100,10 @@ async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
     result
 }
 
+fn cache_dir(global: &Global) -> PathBuf {
+    global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
+}
+
 /// An image and what became of opening its layers.
 struct Opened {
     image: Arc<Image>,
@@ -93,7 +112,7 @@ struct Opened {
 
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
-        let dir = global.cache_dir.clone().unwrap_or_else(Cache::default_dir);
+        let dir = cache_dir(global);
         let cache = Cache::open(&dir).with_context(|| {
             format!(
                 "cannot use the cache directory {} (choose another with --cache-dir)",
@@ -110,6 +129,9 @@ impl Opened {
         let opened = async {
             let image = Image::open(reference, &options).await;
             let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
+            if let Some(platform) = &global.platform {
+                check_platform(&image, platform).await?;
+            }
             let layers = opener.open_all(&image).await;
             Ok(Self { image, layers })
         };
@@ -125,8 +147,14 @@ impl Opened {
         let mut lazy = Vec::with_capacity(count);
         for (at, layer) in self.layers.into_iter().enumerate() {
             let digest = self.image.layers[at].descriptor.digest;
-            lazy.push(layer.with_context(|| {
-                format!("layer {} of {count} ({digest}) cannot be read lazily", at + 1)
+            lazy.push(layer.map_err(|error| {
+                let hint = match &error {
+                    LayerError::Open(OpenError::Footer(FooterError::Absent)) => {
+                        "; run the image with an ordinary client, or make its layers lazy with `lazystar pack`"
+                    }
+                    _ => "",
+                };
+                anyhow!("layer {} of {count} ({digest}) cannot be read lazily: {error}{hint}", at + 1)
             })?);
         }
         Ok(lazy)

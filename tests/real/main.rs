@@ -5,6 +5,7 @@
 
 mod failures;
 mod interop;
+mod lifecycle;
 mod mounts;
 mod rig;
 mod writable;

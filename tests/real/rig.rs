@@ -94,6 +94,11 @@ impl Rig {
         Arc::clone(trees.entry(name.to_owned()).or_insert_with(read))
     }
 
+    /// The binary under test.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.lazystar
+    }
+
     /// `lazystar` with `arguments`.
     pub(crate) fn lazystar<A: AsRef<OsStr>>(
         &self,

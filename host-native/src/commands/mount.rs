@@ -3,6 +3,7 @@
 //! In the background is a child that runs the same command in the foreground and reports through
 //! a pipe, so that the parent can end with the right status once the mount is there.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use lazystar_core::fetch::Priority;
 use lazystar_core::toc::Landmark;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Opened, runtime};
+use super::{Opened, cache_dir, runtime};
 use crate::cli::{Global, MountArgs};
 use crate::driver::LazyLayer;
 use crate::mount::{self, Mounted};
@@ -55,7 +56,7 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     }
     unmount_on_signals(&runtime, &mounted)?;
     if is_child {
-        detach()?;
+        detach(global)?;
     } else {
         eprintln!("{} is mounted on {}; Ctrl-C unmounts it", args.image, args.dir.display());
     }
@@ -64,19 +65,17 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     result
 }
 
-/// Tells the parent that the mount is there and lets go of its terminal.
-fn detach() -> Result<()> {
+/// Tells the parent that the mount is there and lets go of its terminal. What there is to say from
+/// now on goes to `mount.log` in the cache directory.
+fn detach(global: &Global) -> Result<()> {
     let mut out = std::io::stdout();
     out.write_all(READY).and_then(|()| out.flush()).context("cannot report to the parent")?;
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
-    // A terminal or pipe must not be held open for as long as the mount lives; a file may.
-    if !rustix::fs::fstat(rustix::stdio::stderr())
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file())
-    {
-        rustix::stdio::dup2_stderr(&null)?;
-    }
-    Ok(())
+    let path = cache_dir(global).join("mount.log");
+    let log = File::options().append(true).create(true).open(&path);
+    let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
 fn unmount_on_signals(runtime: &tokio::runtime::Runtime, mounted: &Mounted) -> Result<()> {
