@@ -141,13 +141,16 @@ fn mount_overlay(
 ) -> Result<BackgroundSession> {
     let count = layers.len();
     let tocs = layers.iter().map(|layer| Arc::clone(layer.toc())).collect();
-    let filesystem = ImageFs::new(Tree::layers(tocs), layers);
-    let below = PrivateDir::new()?;
+    // Root of a user namespace has no `trusted` attributes, so overlayfs takes `user` ones there.
+    let user_xattrs = in_user_namespace();
+    let opaque = if user_xattrs { tree::USER_OPAQUE } else { tree::TRUSTED_OPAQUE };
+    let filesystem = ImageFs::new(Tree::Layers { layers: tocs, opaque }, layers);
+    let below = PrivateDir::new(user_xattrs)?;
     let session = start(filesystem, |device| mount_fuse(device, below.path()))?;
     set_read_ahead(below.path());
     let lower: Vec<_> =
         (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
-    let mounted = overlay::mount(&lower, writable, dir);
+    let mounted = overlay::mount(&lower, writable, user_xattrs, dir);
     // overlayfs has its own hold on it; without overlayfs the session has to end anyway.
     rustix::mount::unmount(below.path(), UnmountFlags::DETACH)
         .context("cannot detach the FUSE mount")?;
@@ -170,6 +173,12 @@ fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSes
         format!("cannot mount on {} (is the package fuse3 installed?)", dir.display())
     })?;
     Ok(session.spawn()?)
+}
+
+/// Whether root here is an ordinary user elsewhere: not every user id is mapped to itself.
+fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Starts a FUSE session on a device that `mount` mounts first.
@@ -224,10 +233,11 @@ fn set_read_ahead(dir: &Path) {
 struct PrivateDir(PathBuf);
 
 impl PrivateDir {
-    fn new() -> Result<Self> {
+    fn new(in_user_namespace: bool) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let base =
-            if Path::new("/run").is_dir() { PathBuf::from("/run") } else { std::env::temp_dir() };
+        let run = Path::new("/run");
+        let usable = run.is_dir() && !in_user_namespace;
+        let base = if usable { run.to_owned() } else { std::env::temp_dir() };
         let dir = base.join(format!("lazystar-{}", std::process::id()));
         fs::DirBuilder::new()
             .mode(0o700)

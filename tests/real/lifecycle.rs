@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use lazystar_tests::tree::Tree;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::rig::{Rig, Skip, need, need_fuse, need_root, run, test};
 
@@ -112,38 +113,65 @@ const AS_NOBODY: &str = r#"
     "$1" umount "$2/mounted"
 "#;
 
+/// The same in a user namespace, where `nobody` is root and may write.
+const IN_NAMESPACE: &str = r#"
+    "$1" mount --rw "$2/written" --cache-dir "$2/cache" "$3" "$2/mounted"
+    diff <(ls -A "$2/mounted") <("$1" ls --cache-dir "$2/cache" "$3")
+    echo hello >"$2/mounted/greeting"
+    grep -qx hello "$2/written/upper/greeting"
+    "$1" umount "$2/mounted"
+"#;
+
+/// Runs a script as `nobody` with the binary, a directory of its own and an image as arguments;
+/// gives that directory.
+fn as_nobody(rig: &Rig, image: &str, wrapper: &[&str], script: &str) -> Result<TempDir, Skip> {
+    need_fuse()?;
+    need_root()?;
+    need(&["setpriv", "fusermount3", "unshare"])?;
+    let mode = fs::metadata("/dev/fuse").map_or(0, |it| it.permissions().mode());
+    if mode & 0o006 != 0o006 {
+        return Err(Skip("/dev/fuse is for root alone here (udev makes it mode 0666)".into()));
+    }
+    // Where everybody may enter, with a binary that everybody may run.
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let binary = work.path().join("lazystar");
+    fs::copy(rig.binary(), &binary).expect("there is room");
+    for path in [work.path(), &binary] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    let home = work.path().join("home");
+    fs::create_dir_all(home.join("mounted")).expect("it is ours");
+    for dir in [home.clone(), home.join("mounted")] {
+        chown(&dir, Some(NOBODY), Some(NOBODY)).expect("root may");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(wrapper);
+    command.args(["bash", "-euc", script, "bash"]).args([&binary, &home]);
+    command.arg(format!("{}/{image}", rig.registry));
+    run(command);
+    assert!(!is_mounted(&home.join("mounted")));
+    Ok(work)
+}
+
+#[test]
+fn root_of_a_user_namespace_may_write() {
+    test("root_of_a_user_namespace_may_write", |rig| {
+        let image = rig.image(&IMAGES)?;
+        let mut probe = Command::new("setpriv");
+        probe.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm", "true"]);
+        if !probe.status().is_ok_and(|status| status.success()) {
+            return Err(Skip("ordinary users may not make user namespaces here".into()));
+        }
+        as_nobody(rig, &image, &["unshare", "-Urm"], IN_NAMESPACE).map(drop)
+    });
+}
+
 #[test]
 fn an_ordinary_user_sees_the_whole_tree() {
     test("an_ordinary_user_sees_the_whole_tree", |rig| {
-        need_fuse()?;
-        need_root()?;
-        need(&["setpriv", "fusermount3"])?;
-        let mode = fs::metadata("/dev/fuse").map_or(0, |it| it.permissions().mode());
-        if mode & 0o006 != 0o006 {
-            return Err(Skip("/dev/fuse is for root alone here (udev makes it mode 0666)".into()));
-        }
         let image = rig.image(&["debian:esgz", "debian:ctr-esgz"])?;
-        // Where everybody may enter, with a binary that everybody may run.
-        let work = tempfile::tempdir().expect("a temporary directory");
-        let open = |path: &Path| {
-            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
-        };
-        open(work.path());
-        let binary = work.path().join("lazystar");
-        fs::copy(rig.binary(), &binary).expect("there is room");
-        open(&binary);
-        let home = work.path().join("home");
-        fs::create_dir_all(home.join("mounted")).expect("it is ours");
-        for dir in [home.clone(), home.join("mounted")] {
-            chown(&dir, Some(NOBODY), Some(NOBODY)).expect("root may");
-        }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-euc"]);
-        command.args([AS_NOBODY, "bash"]).args([&binary, &home]);
-        command.arg(format!("{}/{image}", rig.registry));
-        run(command);
-        assert!(!is_mounted(&home.join("mounted")));
-        let mut found = Tree::of_tar(&home.join("tree.tar")).expect("the tar reads");
+        let work = as_nobody(rig, &image, &[], AS_NOBODY)?;
+        let mut found = Tree::of_tar(&work.path().join("home/tree.tar")).expect("the tar reads");
         found.forget("");
         let expected = rig.expected(&image);
         let differences: Vec<_> = expected

@@ -15,16 +15,22 @@ const SOURCE: &str = "lazystar";
 /// What one mount(2) call takes as options, less room for the rest.
 const MAX_OPTIONS: usize = 4000;
 
-/// Mounts `lower`, the topmost first, on `dir`; what is written goes to `writable`, if given.
+/// Mounts `lower`, the topmost first, on `dir`; what is written goes to `writable`, if given. With
+/// `user_xattrs`, marks are looked for in the `user` family of attributes.
 ///
 /// # Errors
 /// When the kernel refuses, or the writable directory cannot hold what overlayfs needs.
-pub fn mount(lower: &[PathBuf], writable: Option<&Path>, dir: &Path) -> Result<()> {
+pub fn mount(
+    lower: &[PathBuf],
+    writable: Option<&Path>,
+    user_xattrs: bool,
+    dir: &Path,
+) -> Result<()> {
     let upper = writable.map(Upper::prepare).transpose()?;
     let done = match (lower, &upper) {
         // overlayfs wants two directories; one alone is bound.
         ([only], None) => bind(only, dir),
-        _ => stack(lower, upper.as_ref(), dir),
+        _ => stack(lower, upper.as_ref(), user_xattrs, dir),
     };
     done.with_context(|| format!("cannot mount the layers on {}", dir.display()))
 }
@@ -52,7 +58,7 @@ fn bind(from: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stack(lower: &[PathBuf], upper: Option<&Upper>, dir: &Path) -> Result<()> {
+fn stack(lower: &[PathBuf], upper: Option<&Upper>, user_xattrs: bool, dir: &Path) -> Result<()> {
     let mut options = b"lowerdir=".to_vec();
     for (at, lower) in lower.iter().enumerate() {
         if at > 0 {
@@ -61,7 +67,10 @@ fn stack(lower: &[PathBuf], upper: Option<&Upper>, dir: &Path) -> Result<()> {
         options.extend(lower.as_os_str().as_bytes());
     }
     if options.len() > MAX_OPTIONS {
-        return stack_many(lower, upper, dir);
+        return stack_many(lower, upper, user_xattrs, dir);
+    }
+    if user_xattrs {
+        options.extend(b",userxattr");
     }
     let mut flags = MountFlags::RDONLY;
     if let Some(Upper { upper, work }) = upper {
@@ -80,7 +89,12 @@ fn stack(lower: &[PathBuf], upper: Option<&Upper>, dir: &Path) -> Result<()> {
 }
 
 /// As [`stack`], handing over one directory at a time, which Linux takes from 6.8 on.
-fn stack_many(lower: &[PathBuf], upper: Option<&Upper>, dir: &Path) -> Result<()> {
+fn stack_many(
+    lower: &[PathBuf],
+    upper: Option<&Upper>,
+    user_xattrs: bool,
+    dir: &Path,
+) -> Result<()> {
     let config = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let fd = &config;
     fsconfig_set_string(fd, "source", SOURCE)?;
@@ -94,6 +108,9 @@ fn stack_many(lower: &[PathBuf], upper: Option<&Upper>, dir: &Path) -> Result<()
             fsconfig_set_string(fd, "workdir", work)?;
         }
         None => fsconfig_set_flag(fd, "ro")?,
+    }
+    if user_xattrs {
+        fsconfig_set_flag(fd, "userxattr")?;
     }
     fsconfig_create(fd)?;
     let mounted = fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;

@@ -37,16 +37,12 @@ type Listing = (u64, Arc<Vec<(Box<[u8]>, u64)>>);
 
 /// The attribute that marks opaque directories for an overlayfs that root mounted.
 pub const TRUSTED_OPAQUE: &str = "trusted.overlay.opaque";
+/// The same for one that root of a user namespace mounted.
+pub const USER_OPAQUE: &str = "user.overlay.opaque";
 /// The family of attributes that steer overlayfs; an image must not bring its own.
 const OVERLAY_FAMILIES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 impl Tree {
-    /// Layers side by side, for overlayfs.
-    #[must_use]
-    pub fn layers(layers: Vec<Arc<Toc>>) -> Self {
-        Self::Layers { layers, opaque: TRUSTED_OPAQUE }
-    }
-
     /// Layers merged into one tree.
     #[must_use]
     pub fn merged(image: Image) -> Self {
