@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::ControlFlow;
 
 use crate::codec::{DecodeError, gzip_stream, zstd_stream};
 use crate::digest::Digest;
@@ -53,15 +54,27 @@ pub enum OpenOutput {
 
 enum State {
     /// `asked` is unset until the request was handed out.
-    Fetching { what: Want, assembly: Assembly, range: ByteRange, asked: Option<FetchId> },
-    External { footer: Footer, asked: bool },
+    Fetching {
+        what: Want,
+        assembly: Assembly,
+        range: ByteRange,
+        asked: Option<FetchId>,
+    },
+    External {
+        footer: Footer,
+        asked: bool,
+    },
     Done(Result<Toc, OpenError>),
 }
 
 enum Want {
     Tail,
     /// The TOC before what the tail held of it.
-    RestOfToc { footer: Footer, toc: ByteRange, tail: Vec<u8> },
+    RestOfToc {
+        footer: Footer,
+        toc: ByteRange,
+        tail: Vec<u8>,
+    },
 }
 
 /// Why a layer cannot be opened.
@@ -120,7 +133,11 @@ impl Opener {
         };
         let start = start.min(blob_size.saturating_sub(MAX_FOOTER_LEN as u64));
         let range = ByteRange { start, end: blob_size };
-        let state = State::Fetching { what: Want::Tail, assembly: Assembly::new(range), range, asked: None };
+        let state = if blob_size == 0 {
+            State::Done(Err(OpenError::Footer(FooterError::Absent)))
+        } else {
+            State::Fetching { what: Want::Tail, assembly: Assembly::new(range), range, asked: None }
+        };
         Self { blob_size, options, state, next_id: 0 }
     }
 
@@ -131,7 +148,11 @@ impl Opener {
                 let id = FetchId(self.next_id);
                 self.next_id += 1;
                 *asked = Some(id);
-                Some(OpenOutput::Fetch(FetchRequest { id, range: *range, priority: Priority::Demand }))
+                Some(OpenOutput::Fetch(FetchRequest {
+                    id,
+                    range: *range,
+                    priority: Priority::Demand,
+                }))
             }
             State::External { asked: asked @ false, .. } => {
                 *asked = true;
@@ -251,13 +272,17 @@ fn read_index(compressed: &[u8], reader: &mut TocReader) -> Result<(), TocError>
             header.extend_from_slice(of_header);
             piece = rest;
             if header.len() < BLOCK {
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
             left = index_size(&header).ok_or(TocError::NotTheIndex)?;
         }
+        if left == 0 {
+            // Padding, zero blocks, or gigabytes of nothing.
+            return Ok(ControlFlow::Break(()));
+        }
         let json = &piece[..piece.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         left -= json.len() as u64;
-        reader.feed(json)
+        reader.feed(json).map(ControlFlow::Continue)
     });
     match result {
         Ok(()) if header.len() < BLOCK => Err(TocError::NotTheIndex),
