@@ -80,7 +80,8 @@ impl Assembly {
             return;
         }
         let Ok(len) = usize::try_from(self.range.len()) else { return };
-        let position = |offset: u64, base: u64| usize::try_from(offset - base).unwrap_or(usize::MAX);
+        let position =
+            |offset: u64, base: u64| usize::try_from(offset - base).unwrap_or(usize::MAX);
         let Some(piece) = bytes.get(position(start, at)..position(end, at)) else { return };
         let (from, to) = (position(start, self.range.start), position(end, self.range.start));
         if from == self.bytes.len() {
@@ -147,7 +148,10 @@ mod tests {
         assert_eq!(assemble(&[(8, b"..abcdef....")]), whole);
         assert_eq!(assemble(&[(13, b"def"), (10, b"abc")]), whole);
         assert_eq!(assemble(&[(12, b"cd"), (15, b"f"), (10, b"ab"), (14, b"e")]), whole);
-        assert_eq!(assemble(&[(10, b"abc"), (10, b"abcd"), (11, b"bcdef"), (10, b"abcdef")]), whole);
+        assert_eq!(
+            assemble(&[(10, b"abc"), (10, b"abcd"), (11, b"bcdef"), (10, b"abcdef")]),
+            whole
+        );
         assert_eq!(assemble(&[(10, b"abc"), (14, b"ef")]), None);
         assert_eq!(assemble(&[(0, b"nothing"), (16, b"of it"), (u64::MAX, b"all")]), None);
     }

@@ -135,9 +135,7 @@ impl Footer {
     pub fn parse(tail: &[u8], blob_size: u64) -> Result<Self, FooterError> {
         let claims = [estargz(tail), stargz(tail), external(tail), zstd_chunked(tail)];
         let claim = claims.into_iter().flatten().next().ok_or(FooterError::Absent)?;
-        claim
-            .check(blob_size)
-            .ok_or(FooterError::OutOfBlob { format: claim.format, blob_size })
+        claim.check(blob_size).ok_or(FooterError::OutOfBlob { format: claim.format, blob_size })
     }
 }
 
@@ -161,7 +159,8 @@ impl Claim {
             Format::ZstdChunked => start.checked_sub(SKIPPABLE_HEADER_LEN as u64)?,
             _ => start,
         };
-        let toc = ByteRange::new(start, end).filter(|toc| end <= footer_start && !toc.is_empty())?;
+        let toc =
+            ByteRange::new(start, end).filter(|toc| end <= footer_start && !toc.is_empty())?;
         Some(Footer { format: self.format, toc: Some(toc), payload_end })
     }
 }

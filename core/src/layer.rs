@@ -181,7 +181,8 @@ impl Layer {
         }
         let waiting = members.len();
         for member in &new {
-            let readers = if members.binary_search(member).is_ok() { Vec::from([id]) } else { Vec::new() };
+            let readers =
+                if members.binary_search(member).is_ok() { Vec::from([id]) } else { Vec::new() };
             self.members.insert(*member, PendingMember { source: None, readers });
         }
         self.fetch(&new, priority);
@@ -271,7 +272,8 @@ impl Layer {
             let Some(read) = self.reads.get_mut(&reader) else { continue };
             let fault = member.faults().find(|(index, _)| {
                 let chunk = self.toc.chunk(*index).map(|chunk| chunk.flat_range());
-                chunk.is_some_and(|chunk| chunk.start < read.flat.end && read.flat.start < chunk.end)
+                chunk
+                    .is_some_and(|chunk| chunk.start < read.flat.end && read.flat.start < chunk.end)
             });
             read.waiting -= 1;
             let left = read.waiting;
@@ -341,7 +343,8 @@ impl Layer {
         range: ByteRange,
     ) -> impl Iterator<Item = (&u64, &PendingMember)> {
         let members = self.members.range(Range::<u64>::from(range));
-        members.filter(move |(_, member)| member.source.as_ref().is_some_and(|(from, _)| *from == id))
+        members
+            .filter(move |(_, member)| member.source.as_ref().is_some_and(|(from, _)| *from == id))
     }
 
     /// Forgets a fetch and the members that it has not completed; returns who waits for them.

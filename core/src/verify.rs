@@ -142,7 +142,11 @@ impl MemberJob {
             return if self.toc.assurance() == Assurance::Unverified { Ok(()) } else { Err(short) };
         };
         let actual = Digest::of(bytes);
-        if actual == expected { Ok(()) } else { Err(ChunkFault::Digest { expected, actual, range }) }
+        if actual == expected {
+            Ok(())
+        } else {
+            Err(ChunkFault::Digest { expected, actual, range })
+        }
     }
 }
 

@@ -79,7 +79,8 @@ impl Readahead {
         let start = toc.member_span(*first).start;
         let demanded = toc.member_span(*last);
         let in_order = start >= self.end && start - self.end <= policy.gap && self.end > 0;
-        self.window = if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
+        self.window =
+            if in_order { (self.window * 2).min(policy.max_ahead) } else { policy.min_span };
         let until = (start + self.window).max(demanded.end);
         self.mark = None;
         self.end = demanded.end;
@@ -111,7 +112,8 @@ impl Readahead {
             let chunks = toc.member_chunks(self.end);
             let Some(next) = toc.chunks().get(chunks.start as usize) else { return };
             let span = toc.member_span(next.member);
-            if span.end > until {
+            // Holes of a blob without members have nowhere to lead.
+            if span.end > until || span.end <= self.end {
                 return;
             }
             if is_missing(toc, next.member) {

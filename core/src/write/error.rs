@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::{Compression, CompressFailed};
+use super::{CompressFailed, Compression};
 use crate::tar::EncodeError;
 
 /// Why a layer cannot be written.

@@ -135,7 +135,9 @@ fn zstd_frames(mut blob: &[u8]) -> Vec<Option<Vec<u8>>> {
 fn decompressed(blob: &Blob) -> Vec<u8> {
     match blob.summary.format.compression() {
         Compression::Gzip => gzip_members(&blob.bytes).concat(),
-        Compression::Zstd => zstd_frames(&blob.bytes).into_iter().flatten().collect::<Vec<_>>().concat(),
+        Compression::Zstd => {
+            zstd_frames(&blob.bytes).into_iter().flatten().collect::<Vec<_>>().concat()
+        }
     }
 }
 
