@@ -1,5 +1,9 @@
 //! What the tests share.
 
 pub mod fault_registry;
+pub mod layers;
+pub mod naive;
+pub mod operations;
 pub mod proxy;
+pub mod script_host;
 pub mod tree;

@@ -1,0 +1,5 @@
+//! What core promises of any layer, checked against layers of every format, hand-written ones and
+//! hosts that answer in every manner.
+
+mod seeds;
+mod tree;
