@@ -391,6 +391,9 @@ impl Toc {
     /// The chunks that hold any byte of a range of the flat space.
     #[must_use]
     pub fn chunks_in(&self, flat: Range<u64>) -> Range<u32> {
+        if flat.is_empty() {
+            return 0..0;
+        }
         let start = self.chunks.partition_point(|chunk| chunk.flat_range().end <= flat.start);
         let rest = self.chunks.get(start..).unwrap_or(&[]);
         // Most reads touch one or two chunks: look at those before searching.

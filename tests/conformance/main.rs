@@ -1,5 +1,7 @@
 //! What core promises of any layer, checked against layers of every format, hand-written ones and
 //! hosts that answer in every manner.
 
+mod hostile;
+mod reading;
 mod seeds;
 mod tree;

@@ -198,8 +198,9 @@ impl Builder {
             self.breaks.extend(data.map(|chunk| chunk.member));
         }
         let place = |node: u32| {
+            // Files of nothing but holes come before all that have data.
             let first = self.first_data(&self.nodes[node as usize]);
-            first.map_or((0, 0), |chunk| (chunk.member, chunk.inner))
+            first.map(|chunk| (chunk.member, chunk.inner))
         };
         let in_order = files.windows(2).all(|pair| {
             let next = &self.nodes[pair[1] as usize];
