@@ -6,4 +6,5 @@ pub mod naive;
 pub mod operations;
 pub mod proxy;
 pub mod script_host;
+pub mod synthetic;
 pub mod tree;

@@ -208,7 +208,7 @@ impl Builder {
             place(pair[0]) <= place(pair[1]) && last.a + last.b == next.a
         });
         if !in_order || complete != self.chunks.len() {
-            files.sort_by_key(|file| place(*file));
+            files.sort_by_cached_key(|file| place(*file));
             let mut chunks = Vec::with_capacity(complete);
             for file in &files {
                 let node = &mut self.nodes[*file as usize];
