@@ -395,5 +395,10 @@ fn errors_have_the_path_and_read_as_sentences() {
         error.to_string(),
         r#"the TOC is corrupt at "./some/file": "size" is negative or too large"#
     );
+    let error = read(toc(r#"{"name":"./a/b/h","type":"hardlink","linkName":"x"}"#)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"the TOC is corrupt at "a/b/h": the target of the hard link does not exist"#
+    );
     assert_eq!(read(toc("")).unwrap().kind(Toc::ROOT), Kind::Directory);
 }

@@ -2,6 +2,8 @@
 //! hosts that answer in every manner.
 
 mod hostile;
+mod image;
 mod reading;
+mod rows;
 mod seeds;
 mod tree;

@@ -95,7 +95,10 @@ fn what_follows_the_toc_in_its_member_is_not_inflated() {
     member[damaged..].fill(0xff);
     let bomb = [member, estargz_footer(0)].concat();
     let (toc, peak, _) = measure(|| open(&bomb, None, OpenOptions::default(), Answers::Whole));
-    assert_eq!(toc.unwrap().digest(), open(&blob, None, OpenOptions::default(), Answers::Whole).unwrap().digest());
+    assert_eq!(
+        toc.unwrap().digest(),
+        open(&blob, None, OpenOptions::default(), Answers::Whole).unwrap().digest()
+    );
     assert!(peak < MIB, "{peak} bytes");
 }
 
@@ -126,10 +129,12 @@ fn a_toc_that_inflates_beyond_its_limit_is_refused_on_the_way() {
 #[test]
 fn directories_that_paths_imply_are_bounded() {
     let path = |at: u32| format!("{at}/{}", "a/".repeat(2000));
-    let entries: Vec<_> = (0..2000).map(|at| format!(r#"{{"name":"{}","type":"dir"}}"#, path(at))).collect();
+    let entries: Vec<_> =
+        (0..2000).map(|at| format!(r#"{{"name":"{}","type":"dir"}}"#, path(at))).collect();
     let json = format!(r#"{{"entries":[{}]}}"#, entries.join(","));
     let (result, peak, _) = measure(|| {
-        let mut reader = TocReader::new(synthetic::footer(1), 1 << 40, Digest::of(b""), Limits::DEFAULT);
+        let mut reader =
+            TocReader::new(synthetic::footer(1), 1 << 40, Digest::of(b""), Limits::DEFAULT);
         reader.feed(json.as_bytes()).and_then(|()| reader.finish(None, false)).err()
     });
     assert_eq!(result, Some(TocError::OverLimit { what: "entries", limit: 2_000_000 }));

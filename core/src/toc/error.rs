@@ -26,7 +26,7 @@ pub enum TocError {
     },
     /// An entry is impossible, or lies outside what the blob holds.
     Entry {
-        /// The entry's path, as the TOC writes it.
+        /// The path of the entry.
         path: String,
         /// What is wrong with it.
         fault: EntryFault,

@@ -1,6 +1,7 @@
 //! The end of the TOC: what was left open is resolved, and the tables are put in order.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
@@ -27,7 +28,15 @@ impl Builder {
             Some(_) => Assurance::Unverified,
             None => assurance,
         };
-        self.resolve_links()?;
+        if self.replaced_dir {
+            let reachable = self.reachable_dirs();
+            let Self { links, names, .. } = &mut self;
+            links.retain(|link| reachable[names[link.from as usize].dir as usize]);
+            self.resolve_links()?;
+            self.names.retain(|name| reachable[name.dir as usize]);
+        } else {
+            self.resolve_links()?;
+        }
         self.by_name = HashTable::new();
         for dir in core::mem::take(&mut self.opaque) {
             let attr = self.attrs[self.nodes[dir as usize].attr as usize];
@@ -96,14 +105,28 @@ impl Builder {
                 let bad = self.is_dir(node) && !followed.is_empty();
                 if bad { Err(EntryFault::LinkToDirectory) } else { Ok(node) }
             });
-            let node = checked.map_err(|fault| {
-                fault_at(self.name_text(&self.names[link.from as usize]), fault)
-            })?;
+            let node = checked.map_err(|fault| fault_at(&self.path_of(link.from), fault))?;
             for name in followed {
                 self.names[name as usize].node = node;
             }
         }
         Ok(())
+    }
+
+    /// The path of a name; for errors, because it looks at every name.
+    fn path_of(&self, name: u32) -> Vec<u8> {
+        let mut own_names = vec![NONE; self.nodes.len()];
+        for (at, name) in self.names.iter().enumerate().filter(|(_, name)| self.is_dir(name.node)) {
+            own_names[name.node as usize] = count(at);
+        }
+        let mut parts = Vec::new();
+        let mut at = name;
+        while let Some(name) = self.names.get(at as usize) {
+            parts.push(self.name_text(name));
+            at = own_names[name.dir as usize];
+        }
+        parts.reverse();
+        parts.join(&b'/')
     }
 
     /// The name at a clean path.
@@ -125,9 +148,6 @@ impl Builder {
             Ordering::Equal => self.name_text(one).cmp(self.name_text(other)),
             unequal => unequal,
         });
-        if self.replaced_dir {
-            self.drop_orphans(&mut names);
-        }
         self.nodes[0].nlink = 2;
         self.nodes[0].size = pack(0, NONE);
         for (at, name) in names.iter().enumerate() {
@@ -151,19 +171,20 @@ impl Builder {
         names.iter().map(stored).collect()
     }
 
-    /// Drops the names that were below directories which a later entry replaced by something else.
-    fn drop_orphans(&self, names: &mut Vec<Name>) {
-        let mut reachable = BTreeSet::from([0]);
-        let mut queue = Vec::from([0]);
-        while let Some(dir) = queue.pop() {
-            let start = names.partition_point(|name| name.dir < dir);
-            for name in names[start..].iter().take_while(|name| name.dir == dir) {
-                if self.is_dir(name.node) && reachable.insert(name.node) {
-                    queue.push(name.node);
-                }
-            }
+    /// For each node whether it is a directory that can be reached from the root: those that a
+    /// later entry replaced by something else cannot, and what was below them is gone.
+    fn reachable_dirs(&self) -> Vec<bool> {
+        let mut parents = vec![NONE; self.nodes.len()];
+        for name in self.names.iter().filter(|name| self.is_dir(name.node)) {
+            parents[name.node as usize] = name.dir;
         }
-        names.retain(|name| reachable.contains(&name.dir));
+        let mut reachable = vec![false; self.nodes.len()];
+        reachable[0] = true;
+        // A directory is made after the one that it is in.
+        for (node, parent) in parents.into_iter().enumerate().skip(1) {
+            reachable[node] = reachable.get(parent as usize).is_some_and(|reachable| *reachable);
+        }
+        reachable
     }
 
     /// Gives every file its place in the flat space, in blob order, and returns the end of that.
