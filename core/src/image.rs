@@ -146,15 +146,18 @@ impl Image {
         let mut trail = Vec::from([self.root()]);
         let mut links = 0;
         while let Some(name) = left.pop() {
+            let dir = trail.last().copied().unwrap_or_else(|| self.root());
+            if self.kind(dir) != Some(Kind::Directory) {
+                return Err(PathError::NotDirectory);
+            }
+            if name == b"." {
+                continue;
+            }
             if name == b".." {
                 if trail.len() > 1 {
                     trail.pop();
                 }
                 continue;
-            }
-            let dir = trail.last().copied().unwrap_or_else(|| self.root());
-            if self.kind(dir) != Some(Kind::Directory) {
-                return Err(PathError::NotDirectory);
             }
             let node = self.lookup(dir, name).ok_or(PathError::NotFound)?;
             let toc = self.layer(node).ok_or(PathError::NotFound)?;
@@ -239,6 +242,8 @@ enum Below {
     Other(ImageNode),
 }
 
+/// The parts of a path. A slash at the end asks for a directory, as a dot behind it does.
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."))
+    let names = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    names.chain(path.ends_with(b"/").then_some(&b"."[..]))
 }

@@ -8,8 +8,11 @@ pub struct Limits {
     pub toc_compressed_bytes: u64,
     /// Bytes of TOC JSON that are read: about 400 an entry, so this goes with `entries`.
     pub toc_bytes: u64,
-    /// Entries, chunk entries included. Each costs about 100 bytes of memory for good.
+    /// Entries, chunk entries and directories that are only implied included. Each costs about 100 bytes of memory for good.
     pub entries: u32,
+    /// Bytes of all names, link targets and extended attributes, which are kept in memory. The
+    /// JSON that states them compresses a thousandfold, so `toc_compressed_bytes` does not bound it.
+    pub text_bytes: usize,
     /// Bytes of a path: Linux cannot name a longer one (`PATH_MAX`). Bounds the depth as well.
     pub path_bytes: usize,
     /// Bytes of all extended attributes of one entry: Linux lists no more (`XATTR_LIST_MAX`).
@@ -28,6 +31,7 @@ impl Limits {
         toc_compressed_bytes: 128 << 20,
         toc_bytes: 1 << 30,
         entries: 2_000_000,
+        text_bytes: 256 << 20,
         path_bytes: 4096,
         xattr_bytes: 64 << 10,
         chunk_bytes: 64 << 20,

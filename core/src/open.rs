@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::ControlFlow;
 
 use crate::codec::{DecodeError, gzip_stream, zstd_stream};
 use crate::digest::Digest;
@@ -132,11 +133,10 @@ impl Opener {
         };
         let start = start.min(blob_size.saturating_sub(MAX_FOOTER_LEN as u64));
         let range = ByteRange { start, end: blob_size };
-        let state = State::Fetching {
-            what: Want::Tail,
-            assembly: Assembly::new(range),
-            range,
-            asked: None,
+        let state = if blob_size == 0 {
+            State::Done(Err(OpenError::Footer(FooterError::Absent)))
+        } else {
+            State::Fetching { what: Want::Tail, assembly: Assembly::new(range), range, asked: None }
         };
         Self { blob_size, options, state, next_id: 0 }
     }
@@ -272,13 +272,17 @@ fn read_index(compressed: &[u8], reader: &mut TocReader) -> Result<(), TocError>
             header.extend_from_slice(of_header);
             piece = rest;
             if header.len() < BLOCK {
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
             left = index_size(&header).ok_or(TocError::NotTheIndex)?;
         }
+        if left == 0 {
+            // Padding, zero blocks, or gigabytes of nothing.
+            return Ok(ControlFlow::Break(()));
+        }
         let json = &piece[..piece.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         left -= json.len() as u64;
-        reader.feed(json)
+        reader.feed(json).map(ControlFlow::Continue)
     });
     match result {
         Ok(()) if header.len() < BLOCK => Err(TocError::NotTheIndex),

@@ -28,6 +28,11 @@ use crate::range::ByteRange;
 /// The alignment of every file in the flat space: the page size that the kernel maps.
 pub const FLAT_ALIGN: u64 = 4096;
 
+/// What a member may take in the blob beyond an eighth more than its plain chunks: block headers,
+/// and the tar headers behind its last chunk, a hundred thousand of them at the least. A zstd
+/// decoder wants those as well, because it gives nothing out until a window after it has come.
+const MEMBER_SLACK: u64 = 16 << 20;
+
 /// A file, directory or other object of a layer. Stable: the same TOC gives the same numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
@@ -208,6 +213,8 @@ pub struct Toc {
     nodes: Vec<Node>,
     dirents: Vec<StoredDirent>,
     chunks: Vec<Chunk>,
+    /// Where members start that hold no chunk: those of landmarks and of replaced files. Sorted.
+    breaks: Vec<u64>,
     attrs: Vec<SharedAttr>,
     /// Names and link targets.
     text: Vec<u8>,
@@ -384,6 +391,9 @@ impl Toc {
     /// The chunks that hold any byte of a range of the flat space.
     #[must_use]
     pub fn chunks_in(&self, flat: Range<u64>) -> Range<u32> {
+        if flat.is_empty() {
+            return 0..0;
+        }
         let start = self.chunks.partition_point(|chunk| chunk.flat_range().end <= flat.start);
         let rest = self.chunks.get(start..).unwrap_or(&[]);
         // Most reads touch one or two chunks: look at those before searching.
@@ -412,11 +422,23 @@ impl Toc {
         index(start)..index(start + len)
     }
 
-    /// The compressed bytes that hold the member of a chunk: up to where the next one starts.
+    /// The compressed bytes that hold the chunks of a member: up to where the next one starts, but
+    /// no more than their plain size can need, so that a TOC with a hole in it asks for no more
+    /// memory than one without.
     #[must_use]
     pub fn member_span(&self, member: u64) -> ByteRange {
-        let after = self.member_chunks(member).end as usize;
-        let end = self.chunks.get(after).map_or(self.payload_end, |chunk| chunk.member);
+        let chunks = self.member_chunks(member);
+        let next = self.chunks.get(chunks.end as usize);
+        let mut end = next.map_or(self.payload_end, |chunk| chunk.member);
+        if let Some(at) = self.breaks.get(self.breaks.partition_point(|start| *start <= member)) {
+            end = end.min(*at);
+        }
+        if end.saturating_sub(member) > MEMBER_SLACK {
+            let chunks = self.chunks.get(chunks.start as usize..chunks.end as usize);
+            let plain = chunks.into_iter().flatten().rev().find(|chunk| !chunk.is_hole());
+            let plain = plain.map_or(0, |chunk| chunk.member_range().end as u64);
+            end = end.min(member.saturating_add(plain + plain / 8 + MEMBER_SLACK));
+        }
         ByteRange::new(member, end).unwrap_or(ByteRange { start: member, end: member })
     }
 
@@ -426,6 +448,7 @@ impl Toc {
         self.nodes.capacity() * size_of::<Node>()
             + self.dirents.capacity() * size_of::<StoredDirent>()
             + self.chunks.capacity() * size_of::<Chunk>()
+            + self.breaks.capacity() * size_of::<u64>()
             + self.attrs.capacity() * size_of::<SharedAttr>()
             + self.text.capacity()
             + self.xattrs.capacity()

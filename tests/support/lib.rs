@@ -1,5 +1,10 @@
 //! What the tests share.
 
 pub mod fault_registry;
+pub mod layers;
+pub mod naive;
+pub mod operations;
 pub mod proxy;
+pub mod script_host;
+pub mod synthetic;
 pub mod tree;

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::ControlFlow;
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
@@ -56,10 +57,10 @@ impl Inflater {
     }
 }
 
-/// Reports the plain bytes of the first member, piece by piece.
+/// Reports the plain bytes of the first member, piece by piece, until they end or enough came.
 pub(crate) fn stream<E: From<DecodeError>>(
     compressed: &[u8],
-    report: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    report: &mut impl FnMut(&[u8]) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
     let mut rest = skip_header(compressed)?;
     let mut state = Box::<DecompressorOxide>::default();
@@ -68,7 +69,9 @@ pub(crate) fn stream<E: From<DecodeError>>(
     loop {
         let (status, read, wrote) = decompress(&mut state, rest, &mut window, at, 0);
         rest = rest.get(read..).unwrap_or(&[]);
-        report(&window[at..at + wrote])?;
+        if report(&window[at..at + wrote])?.is_break() {
+            return Ok(());
+        }
         at = (at + wrote) % WINDOW;
         match status {
             TINFLStatus::Done => return Ok(()),

@@ -124,7 +124,8 @@ impl Readahead {
             let chunks = toc.member_chunks(self.end);
             let Some(next) = toc.chunks().get(chunks.start as usize) else { return };
             let span = toc.member_span(next.member);
-            if span.end > until {
+            // Holes of a blob without members have nowhere to lead.
+            if span.end > until || span.end <= self.end {
                 return;
             }
             if is_missing(toc, next.member) {

@@ -5,9 +5,10 @@
 //! file, whiteouts are names with a prefix. Here all of that is resolved and checked, so that the
 //! tables hold only what can be served.
 
+mod finish;
+
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 use core::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
@@ -16,10 +17,7 @@ use hashbrown::HashTable;
 use super::entry::{Entry, EntryKind};
 use super::error::{EntryFault, TocError};
 use super::parse::fault_at;
-use super::{
-    Assurance, Chunk, FLAT_ALIGN, HOLE, KINDS, Kind, Landmark, NONE, Node, SharedAttr,
-    StoredDirent, Toc, pack,
-};
+use super::{Chunk, HOLE, KINDS, Kind, NONE, Node, SharedAttr};
 use crate::digest::Digest;
 use crate::footer::Footer;
 use crate::limits::Limits;
@@ -41,6 +39,8 @@ pub(super) struct Builder {
     limits: Limits,
     hash: FixedState,
     entries: u32,
+    /// Directories that were made because an entry lies below them.
+    implied: u32,
     nodes: Vec<Node>,
     names: Vec<Name>,
     /// Indices into `names` by directory and name.
@@ -56,6 +56,8 @@ pub(super) struct Builder {
     link_text: Vec<u8>,
     chunks: Vec<Chunk>,
     hole_bytes: u64,
+    /// Starts of members that hold no chunk of the layer: where the member before them ends.
+    breaks: Vec<u64>,
     /// The regular file whose chunks are being read.
     file: Option<OpenFile>,
     /// The directory of the last entry, which the next one mostly shares.
@@ -93,6 +95,7 @@ impl Builder {
             limits,
             hash: FixedState::with_seed(words.first().map_or(0, |word| u64::from_le_bytes(*word))),
             entries: 0,
+            implied: 0,
             nodes: Vec::new(),
             names: Vec::new(),
             by_name: HashTable::new(),
@@ -100,6 +103,7 @@ impl Builder {
             opaque: BTreeSet::new(),
             replaced_dir: false,
             hole_bytes: 0,
+            breaks: Vec::new(),
             attrs: Vec::new(),
             attr_numbers: BTreeMap::new(),
             xattrs: Vec::new(),
@@ -139,8 +143,14 @@ impl Builder {
             };
         }
         self.end_file()?;
-        if entry.name.len() > self.limits.path_bytes || entry.link.len() >= self.limits.path_bytes {
+        let unusable = |text: &[u8], max| text.len() > max || text.contains(&0);
+        let max = self.limits.path_bytes;
+        if unusable(&entry.name, max) || unusable(&entry.link, max.saturating_sub(1)) {
             return Err(fault(EntryFault::Name));
+        }
+        if self.text.len() + self.link_text.len() + self.xattrs.len() > self.limits.text_bytes {
+            let limit = self.limits.text_bytes as u64;
+            return Err(TocError::OverLimit { what: "bytes of names and attributes", limit });
         }
         let mut path = Vec::with_capacity(entry.name.len());
         clean(&entry.name, &mut path);
@@ -154,9 +164,12 @@ impl Builder {
         if name.len() > NAME_MAX {
             return Err(fault(EntryFault::Name));
         }
-        let dir = self.directory(dir_path).map_err(fault)?;
+        let dir = self.directory(dir_path, &entry.name)?;
         if dir == 0 && (name == PREFETCH_LANDMARK || name == NO_PREFETCH_LANDMARK) {
             self.landmark = Some((name == PREFETCH_LANDMARK, entry.offset));
+            if entry.offset < self.footer.payload_end {
+                self.breaks.push(entry.offset);
+            }
             return Ok(());
         }
         if name == OPAQUE_MARK {
@@ -166,6 +179,7 @@ impl Builder {
         match name.strip_prefix(WHITEOUT_PREFIX) {
             // Names such as `.wh..wh.plnk` are bookkeeping of other storage drivers.
             Some(hidden) if hidden.starts_with(WHITEOUT_PREFIX) || hidden.is_empty() => Ok(()),
+            Some(b"." | b"..") => Err(fault(EntryFault::Name)),
             Some(hidden) => {
                 if self.find(dir, hidden).is_none() {
                     let attr = self.share(Kind::Whiteout, 0, 0, 0, NONE);
@@ -265,9 +279,9 @@ impl Builder {
             return self.push_hole(node, len).map(|()| expected + len);
         }
         let end_in_member = entry.inner_offset.checked_add(len);
-        if len > self.limits.chunk_bytes
-            || end_in_member.is_none_or(|end| end > self.limits.member_bytes)
-        {
+        // Positions in a member are kept in 32 bits, and the last of them stands for holes.
+        let member_bytes = self.limits.member_bytes.min(u64::from(HOLE - 1));
+        if len > self.limits.chunk_bytes || end_in_member.is_none_or(|end| end > member_bytes) {
             return fault(EntryFault::TooLarge);
         }
         if entry.offset >= self.footer.payload_end {
@@ -319,7 +333,7 @@ impl Builder {
     }
 
     /// The directory at a clean path; what is missing of it is made.
-    fn directory(&mut self, path: &[u8]) -> Result<u32, EntryFault> {
+    fn directory(&mut self, path: &[u8], entry: &[u8]) -> Result<u32, TocError> {
         if path.is_empty() {
             return Ok(0);
         }
@@ -329,13 +343,13 @@ impl Builder {
         let mut dir = 0;
         for name in path.split(|byte| *byte == b'/') {
             if name.len() > NAME_MAX {
-                return Err(EntryFault::Name);
+                return Err(fault_at(entry, EntryFault::Name));
             }
             dir = match self.find(dir, name) {
                 Some(node) if self.is_dir(node) => node,
-                Some(node) if self.is_whiteout(node) => self.imply_dir(dir, name),
-                Some(_) => return Err(EntryFault::ParentNotDirectory),
-                None => self.imply_dir(dir, name),
+                Some(node) if self.is_whiteout(node) => self.imply_dir(dir, name)?,
+                Some(_) => return Err(fault_at(entry, EntryFault::ParentNotDirectory)),
+                None => self.imply_dir(dir, name)?,
             };
         }
         self.last_dir.0.clear();
@@ -344,10 +358,17 @@ impl Builder {
         Ok(dir)
     }
 
-    fn imply_dir(&mut self, dir: u32, name: &[u8]) -> u32 {
+    /// Makes a directory that no entry has named yet. One path can imply two thousand of them, so
+    /// they count like entries.
+    fn imply_dir(&mut self, dir: u32, name: &[u8]) -> Result<u32, TocError> {
+        self.implied += 1;
+        let limit = u64::from(self.limits.entries);
+        if u64::from(self.entries) + u64::from(self.implied) > limit {
+            return Err(TocError::OverLimit { what: "entries", limit });
+        }
         let node = self.push_implied_dir();
         self.set_name(dir, name, node);
-        node
+        Ok(node)
     }
 
     fn push_implied_dir(&mut self) -> u32 {
@@ -454,232 +475,6 @@ impl Builder {
             hasher.finish()
         });
         at
-    }
-
-    /// Resolves what was left open and makes the tables.
-    pub(super) fn finish(
-        mut self,
-        digest: Digest,
-        assurance: Assurance,
-        unverified: bool,
-    ) -> Result<Toc, TocError> {
-        let assurance = match self.undigested.take() {
-            Some(path) if !unverified || assurance == Assurance::Verified => {
-                return Err(fault_at(&path, EntryFault::NoDigest));
-            }
-            Some(_) => Assurance::Unverified,
-            None => assurance,
-        };
-        self.resolve_links()?;
-        self.by_name = HashTable::new();
-        for dir in core::mem::take(&mut self.opaque) {
-            let attr = self.attrs[self.nodes[dir as usize].attr as usize];
-            self.nodes[dir as usize].attr = self.share_attr(SharedAttr { opaque: true, ..attr });
-        }
-        let dirents = self.directories();
-        let flat_size = self.lay_out()?;
-        let landmark = match self.landmark {
-            Some((true, offset)) => {
-                let before = self.chunks.partition_point(|chunk| chunk.member < offset);
-                Landmark::Prefetch(self.chunks.get(before).map_or(flat_size, |chunk| chunk.flat))
-            }
-            Some((false, _)) => Landmark::NoPrefetch,
-            None => Landmark::None,
-        };
-        self.nodes.shrink_to_fit();
-        self.chunks.shrink_to_fit();
-        self.text.shrink_to_fit();
-        Ok(Toc {
-            format: self.footer.format,
-            digest,
-            assurance,
-            blob_size: self.blob_size,
-            payload_end: self.footer.payload_end,
-            landmark,
-            flat_size,
-            nodes: self.nodes,
-            dirents,
-            chunks: self.chunks,
-            attrs: self.attrs,
-            text: self.text,
-            xattrs: self.xattrs,
-        })
-    }
-
-    /// Lets every hard link name the node that its chain of targets ends at.
-    fn resolve_links(&mut self) -> Result<(), TocError> {
-        let links = core::mem::take(&mut self.links);
-        let by_name: BTreeMap<u32, usize> =
-            links.iter().enumerate().map(|(at, link)| (link.from, at)).collect();
-        for link in &links {
-            let mut followed = Vec::new();
-            let mut at = link.from;
-            let node = loop {
-                let node = self.names[at as usize].node;
-                if node != PENDING_LINK {
-                    let whiteout = self.is_whiteout(node);
-                    break if whiteout { Err(EntryFault::LinkTargetMissing) } else { Ok(node) };
-                }
-                followed.push(at);
-                if followed.len() > links.len() {
-                    break Err(EntryFault::LinkCycle);
-                }
-                let Some(step) = by_name.get(&at).map(|step| &links[*step]) else {
-                    break Err(EntryFault::LinkTargetMissing);
-                };
-                let start = step.target as usize;
-                let target = &self.link_text[start..start + step.target_len as usize];
-                match self.walk(target) {
-                    Some(next) => at = next,
-                    None => break Err(EntryFault::LinkTargetMissing),
-                }
-            };
-            let checked = node.and_then(|node| {
-                let bad = self.is_dir(node) && !followed.is_empty();
-                if bad { Err(EntryFault::LinkToDirectory) } else { Ok(node) }
-            });
-            let node = checked.map_err(|fault| {
-                fault_at(self.name_text(&self.names[link.from as usize]), fault)
-            })?;
-            for name in followed {
-                self.names[name as usize].node = node;
-            }
-        }
-        Ok(())
-    }
-
-    /// The name at a clean path.
-    fn walk(&self, path: &[u8]) -> Option<u32> {
-        let mut dir = 0;
-        let mut found = None;
-        for name in path.split(|byte| *byte == b'/') {
-            let at = self.find_name(dir, name)?;
-            dir = self.names[at as usize].node;
-            found = Some(at);
-        }
-        found
-    }
-
-    /// Sorts the names of each directory, tells directories where theirs are, and counts links.
-    fn directories(&mut self) -> Vec<StoredDirent> {
-        let mut names = core::mem::take(&mut self.names);
-        names.sort_unstable_by(|one, other| match one.dir.cmp(&other.dir) {
-            Ordering::Equal => self.name_text(one).cmp(self.name_text(other)),
-            unequal => unequal,
-        });
-        if self.replaced_dir {
-            self.drop_orphans(&mut names);
-        }
-        self.nodes[0].nlink = 2;
-        self.nodes[0].size = pack(0, NONE);
-        for (at, name) in names.iter().enumerate() {
-            let at = count(at);
-            let dir = &mut self.nodes[name.dir as usize];
-            if dir.b == 0 {
-                dir.a = at;
-            }
-            dir.b += 1;
-            if self.is_dir(name.node) {
-                self.nodes[name.dir as usize].nlink += 1;
-                let node = &mut self.nodes[name.node as usize];
-                node.size = pack(name.dir, at);
-                node.nlink += 2;
-            } else {
-                self.nodes[name.node as usize].nlink += 1;
-            }
-        }
-        let stored =
-            |name: &Name| StoredDirent { name: name.name, node: name.node, name_len: name.len };
-        names.iter().map(stored).collect()
-    }
-
-    /// Drops the names that were below directories which a later entry replaced by something else.
-    fn drop_orphans(&self, names: &mut Vec<Name>) {
-        let mut reachable = BTreeSet::from([0]);
-        let mut queue = Vec::from([0]);
-        while let Some(dir) = queue.pop() {
-            let start = names.partition_point(|name| name.dir < dir);
-            for name in names[start..].iter().take_while(|name| name.dir == dir) {
-                if self.is_dir(name.node) && reachable.insert(name.node) {
-                    queue.push(name.node);
-                }
-            }
-        }
-        names.retain(|name| reachable.contains(&name.dir));
-    }
-
-    /// Gives every file its place in the flat space, in blob order, and returns the end of that.
-    fn lay_out(&mut self) -> Result<u64, TocError> {
-        let mut files: Vec<u32> = Vec::new();
-        for (at, node) in self.nodes.iter().enumerate() {
-            // A file that a later entry replaced has no name left.
-            if node.nlink > 0 && node.b > 0 && self.kind_of(node) == Kind::Regular {
-                files.push(count(at));
-            }
-        }
-        // Holes lie where the chunk before them does, so that the order of the blob is kept.
-        for file in &files {
-            let node = &self.nodes[*file as usize];
-            let chunks = &mut self.chunks[node.a as usize..(node.a + node.b) as usize];
-            let first = chunks.iter().find(|chunk| !chunk.is_hole());
-            let mut member = first.map_or(0, |chunk| chunk.member);
-            for chunk in chunks {
-                if chunk.is_hole() {
-                    chunk.member = member;
-                } else {
-                    member = chunk.member;
-                }
-            }
-        }
-        let place = |node: u32| {
-            let node = &self.nodes[node as usize];
-            let chunk = &self.chunks[node.a as usize];
-            (chunk.member, if chunk.is_hole() { 0 } else { chunk.inner })
-        };
-        let in_order = files.windows(2).all(|pair| {
-            let next = &self.nodes[pair[1] as usize];
-            let last = &self.nodes[pair[0] as usize];
-            place(pair[0]) <= place(pair[1]) && last.a + last.b == next.a
-        });
-        let complete =
-            files.iter().map(|file| self.nodes[*file as usize].b as usize).sum::<usize>();
-        if !in_order || complete != self.chunks.len() {
-            files.sort_by_key(|file| place(*file));
-            let mut chunks = Vec::with_capacity(complete);
-            for file in &files {
-                let node = &mut self.nodes[*file as usize];
-                let start = count(chunks.len());
-                chunks.extend_from_slice(&self.chunks[node.a as usize..(node.a + node.b) as usize]);
-                node.a = start;
-            }
-            self.chunks = chunks;
-        }
-        self.assign_flat(&files)
-    }
-
-    fn assign_flat(&mut self, files: &[u32]) -> Result<u64, TocError> {
-        let mut flat = 0_u64;
-        let mut last = (0, 0);
-        for file in files {
-            let node = &self.nodes[*file as usize];
-            for chunk in &mut self.chunks[node.a as usize..(node.a + node.b) as usize] {
-                let end = if chunk.is_hole() { 0 } else { chunk.inner };
-                if chunk.member < last.0
-                    || (chunk.member == last.0 && !chunk.is_hole() && end < last.1)
-                {
-                    return Err(TocError::Shape("the data of its files is not in blob order"));
-                }
-                last = (chunk.member, if chunk.is_hole() { last.1 } else { end + chunk.len });
-                chunk.flat = flat;
-                flat += u64::from(chunk.len);
-                if flat > self.limits.flat_bytes {
-                    let limit = self.limits.flat_bytes;
-                    return Err(TocError::OverLimit { what: "bytes of file content", limit });
-                }
-            }
-            flat = flat.next_multiple_of(FLAT_ALIGN);
-        }
-        Ok(flat)
     }
 }
 

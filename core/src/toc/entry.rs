@@ -54,12 +54,30 @@ impl Entry {
         else {
             return false;
         };
+        let Some(count) = self.xattr_count.checked_add(1) else { return false };
+        self.xattr_count = count;
         self.xattrs.push(name_len);
         self.xattrs.extend(value_len.to_le_bytes());
         self.xattrs.extend(name);
         self.xattrs.extend(value);
-        self.xattr_count += 1;
         true
+    }
+
+    /// Sorts the extended attributes by name, so that equal sets are stored alike, and keeps the
+    /// last of those with the same name.
+    pub(super) fn sort_xattrs(&mut self) {
+        if self.xattr_count < 2 {
+            return;
+        }
+        let stored = core::mem::take(&mut self.xattrs);
+        let mut sorted: Vec<_> = XattrIter { rest: &stored, left: self.xattr_count }.collect();
+        sorted.sort_by(|one, other| one.0.cmp(other.0));
+        self.xattr_count = 0;
+        for (at, (name, value)) in sorted.iter().enumerate() {
+            if sorted.get(at + 1).is_none_or(|next| next.0 != *name) {
+                self.push_xattr(name, value);
+            }
+        }
     }
 }
 

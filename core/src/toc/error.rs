@@ -26,7 +26,7 @@ pub enum TocError {
     },
     /// An entry is impossible, or lies outside what the blob holds.
     Entry {
-        /// The entry's path, as the TOC writes it.
+        /// The path of the entry.
         path: String,
         /// What is wrong with it.
         fault: EntryFault,
@@ -50,7 +50,8 @@ pub enum EntryFault {
     Field(&'static str),
     /// The type is none that a layer can hold.
     Kind,
-    /// The name is empty where it must not be, or a part of it is too long for a file system.
+    /// The name is empty where it must not be, or no file system could hold it or the link's target:
+    /// too long, with a zero byte, or a whiteout of `.` or `..`.
     Name,
     /// It lies below something that is not a directory.
     ParentNotDirectory,
@@ -105,7 +106,7 @@ impl fmt::Display for EntryFault {
             Self::Number(field) => write!(f, "{field:?} is negative or too large"),
             Self::Field(field) => write!(f, "{field:?} is of the wrong type"),
             Self::Kind => f.write_str("its type is unknown"),
-            Self::Name => f.write_str("it has no name or too long a name"),
+            Self::Name => f.write_str("it has no name, or one that no file system can hold"),
             Self::ParentNotDirectory => {
                 f.write_str("it lies below something that is not a directory")
             }

@@ -366,11 +366,40 @@ impl Lexer {
         }
         self.scratch.extend_from_slice(&rest[..len]);
         if len < rest.len() {
+            if !is_number(&self.scratch) {
+                let offset = self.offset + (start + len) as u64;
+                return Err(JsonError::Unexpected { offset }.into());
+            }
             report(Event::Number(&self.scratch))?;
             self.value_done();
         }
         Ok(start + len)
     }
+}
+
+/// Whether text is a number by the grammar of RFC 8259 section 6.
+fn is_number(text: &[u8]) -> bool {
+    fn digits(text: &[u8]) -> Option<&[u8]> {
+        let len = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        text.get(len..).filter(|_| len > 0)
+    }
+    fn rest(text: &[u8]) -> Option<&[u8]> {
+        let text = text.strip_prefix(b"-").unwrap_or(text);
+        let mut rest = match text {
+            [b'0', rest @ ..] => rest,
+            _ => digits(text)?,
+        };
+        if let [b'.', fraction @ ..] = rest {
+            rest = digits(fraction)?;
+        }
+        if let [b'e' | b'E', exponent @ ..] = rest {
+            rest = digits(
+                exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent),
+            )?;
+        }
+        Some(rest)
+    }
+    rest(text).is_some_and(<[u8]>::is_empty)
 }
 
 #[cfg(test)]
@@ -429,9 +458,28 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_json() {
-        for text in
-            ["", "{", "[1,]x", "{1:2}", "[1 2]", "[}", "{]", "[\"a\n\"]", "[tru]", "]", "{\"a\"}"]
-        {
+        for text in [
+            "",
+            "{",
+            "[1,]x",
+            "{1:2}",
+            "[1 2]",
+            "[}",
+            "{]",
+            "[\"a\n\"]",
+            "[tru]",
+            "]",
+            "{\"a\"}",
+            "[01]",
+            "[-]",
+            "[1.]",
+            "[.5]",
+            "[1e]",
+            "[1e+]",
+            "[+1]",
+            "[1-2]",
+            "[--1]",
+        ] {
             for piece in 1..=text.len().max(1) {
                 assert!(events(text.as_bytes(), piece).is_err(), "{text}");
             }

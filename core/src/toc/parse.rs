@@ -1,6 +1,5 @@
 //! JSON to entries: what each field of the TOC means.
 
-use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -207,8 +206,11 @@ impl Entries {
             (Place::Entry, Event::ObjectStart) if self.field == Field::Xattrs => {
                 self.place = Place::Xattrs;
             }
-            (Place::Xattrs, Event::ObjectEnd) => self.place = Place::Entry,
-            (Place::Xattrs, Event::Key(key)) => self.xattr_name = text(key).into_owned(),
+            (Place::Xattrs, Event::ObjectEnd) => {
+                self.entry.sort_xattrs();
+                self.place = Place::Entry;
+            }
+            (Place::Xattrs, Event::Key(key)) => set_text(&mut self.xattr_name, key),
             (Place::Xattrs, value) => self.xattr(value)?,
             (_, Event::ObjectStart | Event::ArrayStart) if self.field == Field::Ignored => {
                 self.skipping = 1;
@@ -226,11 +228,11 @@ impl Entries {
             // `null` leaves a field as it is, as the writers' JSON library does.
             (Field::Ignored, _) | (_, Event::Null) => Ok(()),
             (Field::Name, Event::String(bytes)) => {
-                entry.name = text(bytes).into_owned();
+                set_text(&mut entry.name, bytes);
                 Ok(())
             }
             (Field::LinkName, Event::String(bytes)) => {
-                entry.link = text(bytes).into_owned();
+                set_text(&mut entry.link, bytes);
                 Ok(())
             }
             (Field::Type, Event::String(bytes)) => {
@@ -315,21 +317,17 @@ fn entry_kind(name: &[u8]) -> EntryKind {
     }
 }
 
-/// UTF-8 text; each byte that is not UTF-8 becomes U+FFFD.
-fn text(bytes: &[u8]) -> Cow<'_, [u8]> {
-    if core::str::from_utf8(bytes).is_ok() {
-        return Cow::Borrowed(bytes);
-    }
-    let mut fixed = Vec::with_capacity(bytes.len() + 16);
+/// Makes `out` the text in `bytes`; each byte that is not UTF-8 becomes U+FFFD.
+fn set_text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.clear();
     let mut rest = bytes;
     while let Err(error) = core::str::from_utf8(rest) {
         let (valid, bad) = rest.split_at(error.valid_up_to());
-        fixed.extend_from_slice(valid);
-        fixed.extend_from_slice("\u{fffd}".as_bytes());
+        out.extend_from_slice(valid);
+        out.extend_from_slice("\u{fffd}".as_bytes());
         rest = bad.get(1..).unwrap_or(&[]);
     }
-    fixed.extend_from_slice(rest);
-    Cow::Owned(fixed)
+    out.extend_from_slice(rest);
 }
 
 fn digest(bytes: &[u8]) -> Result<Option<[u8; 32]>, EntryFault> {
@@ -337,7 +335,9 @@ fn digest(bytes: &[u8]) -> Result<Option<[u8; 32]>, EntryFault> {
         return Ok(None);
     }
     let digest = core::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Digest>().ok());
-    Ok(Some(*digest.ok_or(EntryFault::Digest)?.as_bytes()))
+    let digest = *digest.ok_or(EntryFault::Digest)?.as_bytes();
+    // The tables mark a chunk without a digest by zeros, which nothing is known to hash to.
+    if digest == [0; 32] { Err(EntryFault::Digest) } else { Ok(Some(digest)) }
 }
 
 /// Nanoseconds since 1970 of an RFC 3339 time, saturated at what fits into 64 bits.
@@ -479,6 +479,8 @@ mod tests {
 
     #[test]
     fn replaces_bytes_that_are_not_utf8() {
-        assert_eq!(text(b"a\xff\xfeb").as_ref(), "a\u{fffd}\u{fffd}b".as_bytes());
+        let mut out = Vec::from(b"before");
+        set_text(&mut out, b"a\xff\xfeb");
+        assert_eq!(out, "a\u{fffd}\u{fffd}b".as_bytes());
     }
 }

@@ -1,0 +1,265 @@
+//! Images: layers seen through each other, against a plain model of overlayfs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lazystar_core::Toc;
+use lazystar_core::image::{Image, ImageNode, PathError};
+use lazystar_core::tar;
+use lazystar_core::toc::Kind;
+use lazystar_core::write::Format;
+use lazystar_tests::layers::{Item, build, dir, file, hardlink, options, special, symlink};
+use lazystar_tests::naive;
+use lazystar_tests::script_host::{Answers, Random};
+
+use crate::tree::host;
+
+fn image(layers: &[Vec<Item>]) -> Image {
+    let toc = |items: &Vec<Item>| {
+        Arc::clone(&host(&build(options(Format::Estargz, 0, 0), items), Answers::Whole).toc)
+    };
+    Image::new(layers.iter().map(toc).collect())
+}
+
+/// What is where: the layer that it comes from, and what it is.
+type Merged = BTreeMap<String, (u32, Kind)>;
+
+/// Lays one layer after the other over what is there: whiteouts and opaque directories delete,
+/// the rest replaces, directories join.
+fn merged(layers: &[Vec<Item>]) -> Merged {
+    let mut merged = Merged::new();
+    for (layer, items) in (0..).zip(layers) {
+        let tree = naive::tree(items).unwrap();
+        let below = |path: &str| if path.is_empty() { String::new() } else { format!("{path}/") };
+        for (path, node) in &tree {
+            let replaced = merged.get(path).is_some_and(|(_, kind)| *kind != Kind::Directory);
+            if node.opaque || node.kind != Kind::Directory || replaced {
+                merged.retain(|other, _| !other.starts_with(&below(path)) || other == path);
+            }
+            if node.kind == Kind::Whiteout {
+                merged.remove(path);
+            } else {
+                merged.insert(path.clone(), (layer, node.kind));
+            }
+        }
+        // A whiteout deletes what lower layers have below it too.
+        for (path, _) in tree.iter().filter(|(_, node)| node.kind == Kind::Whiteout) {
+            merged.retain(|other, _| !other.starts_with(&below(path)));
+        }
+    }
+    merged
+}
+
+fn shown(image: &Image) -> Merged {
+    let mut shown = Merged::new();
+    let mut queue = vec![(String::new(), image.root())];
+    while let Some((path, node)) = queue.pop() {
+        let kind = image.attr(node).unwrap().kind;
+        assert_eq!(image.resolve(path.as_bytes(), false), Ok(node), "{path}");
+        for entry in image.entries(node) {
+            assert_eq!(image.lookup(node, entry.name), Some(entry.node), "{path}");
+            if image.attr(entry.node).unwrap().kind == Kind::Directory {
+                assert_eq!(image.parent(entry.node), Some(node), "{path}");
+            }
+            let name = std::str::from_utf8(entry.name).unwrap();
+            queue.push((
+                if path.is_empty() { name.into() } else { format!("{path}/{name}") },
+                entry.node,
+            ));
+        }
+        shown.insert(path, (node.layer, kind));
+    }
+    shown
+}
+
+#[test]
+fn layers_are_merged_as_overlayfs_merges_them() {
+    let base = || {
+        vec![
+            dir("d/"),
+            file("d/a", "1"),
+            file("d/b", "2"),
+            dir("e/"),
+            file("e/x", "3"),
+            file("f", "4"),
+        ]
+    };
+    let cases = [
+        ("nothing", vec![]),
+        ("one", vec![base()]),
+        ("a file replaced", vec![base(), vec![file("f", "new")]]),
+        ("a file deleted", vec![base(), vec![file("d/.wh.a", "")]]),
+        (
+            "deleted and made again",
+            vec![base(), vec![file("d/.wh.a", "")], vec![file("d/a", "new")]],
+        ),
+        ("a directory deleted", vec![base(), vec![file(".wh.d", "")]]),
+        (
+            "a directory deleted, made again",
+            vec![base(), vec![file(".wh.d", "")], vec![file("d/c", "new")]],
+        ),
+        ("a directory replaced by a file", vec![base(), vec![file("d", "now a file")]]),
+        (
+            "and by a directory again",
+            vec![base(), vec![file("d", "now a file")], vec![file("d/c", "c")]],
+        ),
+        ("a file replaced by a directory", vec![base(), vec![file("f/g", "5")]]),
+        ("opaque", vec![base(), vec![file("d/.wh..wh..opq", ""), file("d/c", "6")]]),
+        (
+            "opaque with a layer above",
+            vec![
+                base(),
+                vec![file("d/.wh..wh..opq", ""), file("d/c", "6")],
+                vec![file("d/z", "7")],
+            ],
+        ),
+        ("an opaque root", vec![base(), vec![file(".wh..wh..opq", ""), file("only", "8")]]),
+        (
+            "a whiteout of nothing",
+            vec![base(), vec![file("d/.wh.none", ""), file("none/.wh.none", "")]],
+        ),
+        ("links", vec![base(), vec![file("g", "9"), hardlink("d/h", "g"), symlink("d/a", "b")]]),
+        (
+            "joined",
+            vec![
+                base(),
+                vec![file("d/q", "0")],
+                vec![dir("d/").mode(0o700), special("d/p", tar::Kind::Fifo, (0, 0))],
+            ],
+        ),
+    ];
+    for (name, layers) in cases {
+        if layers.is_empty() {
+            let image = Image::new(Vec::new());
+            assert_eq!((image.entries(image.root()), image.attr(image.root())), (vec![], None));
+            assert!(image.resolve(b"x", true).is_err());
+            continue;
+        }
+        assert_eq!(shown(&image(&layers)), merged(&layers), "{name}");
+    }
+}
+
+#[test]
+fn random_layers_are_merged_as_overlayfs_merges_them() {
+    let mut random = Random::new(11);
+    for _ in 0..300 {
+        let layers: Vec<_> = (0..1 + random.below(5)).map(|_| random_layer(&mut random)).collect();
+        assert_eq!(shown(&image(&layers)), merged(&layers), "{layers:#?}");
+    }
+}
+
+/// A layer whose entries never lie below what is no directory in it.
+fn random_layer(random: &mut Random) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    for _ in 0..random.below(8) {
+        let mut path = String::new();
+        for _ in 0..random.below(3) {
+            path += ["a/", "b/", "c/"][random.below(3) as usize];
+        }
+        let name = ["a", "b", "c"][random.below(3) as usize];
+        let item = match random.below(6) {
+            0 | 1 => file(&format!("{path}{name}"), "x"),
+            2 => file(&format!("{path}.wh.{name}"), ""),
+            3 => file(&format!("{path}.wh..wh..opq"), ""),
+            4 => symlink(&format!("{path}{name}"), "a"),
+            _ => dir(&format!("{path}{name}/")),
+        };
+        items.push(item);
+        if naive::tree(&items).is_none() {
+            items.pop();
+        }
+    }
+    items
+}
+
+#[test]
+fn a_directory_of_several_layers_has_the_attributes_of_the_topmost() {
+    let image = image(&[
+        vec![dir("d/").mode(0o700).owner(1, 1), dir("d/sub/"), dir("once/"), dir("once/x/")],
+        vec![dir("d/").mode(0o711).owner(2, 2)],
+    ]);
+    let attr = |path: &[u8]| image.attr(image.resolve(path, false).unwrap()).unwrap();
+    let d = attr(b"d");
+    assert_eq!((d.mode, d.uid, d.nlink), (0o711, 2, 1));
+    assert_eq!(attr(b"once").nlink, 3);
+}
+
+#[test]
+fn names_of_a_hard_link_stay_one_file_until_one_is_replaced() {
+    let one = vec![file("f", "x"), hardlink("g", "f"), hardlink("d/h", "g")];
+    let resolve = |image: &Image, path: &str| image.resolve(path.as_bytes(), true).unwrap();
+    let below = image(&[one.clone(), vec![file("other", "")]]);
+    assert_eq!(resolve(&below, "f"), resolve(&below, "d/h"));
+    let replaced = image(&[one, vec![file("g", "new")]]);
+    assert_eq!(resolve(&replaced, "f"), resolve(&replaced, "d/h"));
+    assert_ne!(resolve(&replaced, "f"), resolve(&replaced, "g"));
+    assert_eq!(resolve(&replaced, "g").layer, 1);
+}
+
+#[test]
+fn paths_are_resolved_inside_the_image() {
+    let chain =
+        |count: u32| (0..count).map(|at| symlink(&format!("c{at}"), &format!("c{}", at + 1)));
+    let mut items = vec![
+        file("etc/passwd", "x"),
+        dir("usr/bin/"),
+        file("usr/bin/sh", "#"),
+        symlink("bin", "usr/bin"),
+        symlink("abs", "/etc/../etc/passwd"),
+        symlink("up", "../../../../etc/passwd"),
+        symlink("usr/rel", "../etc"),
+        symlink("loop", "loop"),
+        symlink("ping", "pong"),
+        symlink("pong", "./ping"),
+        symlink("dangling", "nowhere"),
+        symlink("slash", "etc/"),
+        symlink("file-slash", "etc/passwd/"),
+        symlink("root", "/"),
+        file("c50", "end"),
+    ];
+    items.extend(chain(50));
+    let image = image(&[items, vec![file("usr/bin/new", "above")]]);
+    let path_of = |node: ImageNode| {
+        let all = shown(&image);
+        let found = all.into_keys().find(|path| image.resolve(path.as_bytes(), false) == Ok(node));
+        found.unwrap()
+    };
+    let cases: &[(&str, bool, Result<&str, PathError>)] = &[
+        ("", true, Ok("")),
+        ("/", true, Ok("")),
+        ("..", true, Ok("")),
+        ("../../etc/./passwd", true, Ok("etc/passwd")),
+        ("//etc//passwd", true, Ok("etc/passwd")),
+        ("bin/sh", true, Ok("usr/bin/sh")),
+        ("bin/new", true, Ok("usr/bin/new")),
+        ("bin", false, Ok("bin")),
+        ("bin", true, Ok("usr/bin")),
+        ("bin/", false, Ok("usr/bin")),
+        ("bin/..", true, Ok("usr")),
+        ("abs", true, Ok("etc/passwd")),
+        ("up", true, Ok("etc/passwd")),
+        ("usr/rel/passwd", true, Ok("etc/passwd")),
+        ("root/root/etc", true, Ok("etc")),
+        ("slash", true, Ok("etc")),
+        ("loop", false, Ok("loop")),
+        ("loop", true, Err(PathError::TooManyLinks)),
+        ("ping/x", true, Err(PathError::TooManyLinks)),
+        ("c11", true, Ok("c50")),
+        ("c10", true, Ok("c50")),
+        ("c9", true, Err(PathError::TooManyLinks)),
+        ("dangling", true, Err(PathError::NotFound)),
+        ("dangling", false, Ok("dangling")),
+        ("none/..", true, Err(PathError::NotFound)),
+        ("etc/passwd/x", true, Err(PathError::NotDirectory)),
+        ("etc/passwd/..", true, Err(PathError::NotDirectory)),
+        ("etc/passwd/.", true, Err(PathError::NotDirectory)),
+        ("etc/passwd/", true, Err(PathError::NotDirectory)),
+        ("file-slash", true, Err(PathError::NotDirectory)),
+    ];
+    for (path, follow, expected) in cases {
+        let found = image.resolve(path.as_bytes(), *follow).map(path_of);
+        assert_eq!(found.as_deref(), expected.as_ref().copied(), "{path}, follow {follow}");
+    }
+    assert_eq!(image.layers().len(), 2);
+    assert_eq!(image.layer(image.root()).map(|toc| toc.kind(Toc::ROOT)), Some(Kind::Directory));
+}
