@@ -358,8 +358,10 @@ fn requests_are_cut_as_the_policy_says() {
     assert_eq!(spans(EXACT, &[3, 7]), [(3, 4), (7, 8)]);
     let wide =
         FetchPolicy { gap: 1 << 20, min_span: 1 << 20, max_span: 1 << 20, max_ahead: 1 << 20 };
-    assert_eq!(spans(wide, &[3, 7]), [(3, 10)], "a miss brings its neighbours");
-    assert_eq!(spans(wide, &[3, 0]), [(3, 10), (0, 3)], "but not what is on its way");
+    assert_eq!(spans(wide, &[3, 7]), [(0, 10)], "a miss brings its neighbours on both sides");
+    let near = FetchPolicy { min_span: 4500, ..wide };
+    assert_eq!(spans(near, &[3]), [(2, 7)]);
+    assert_eq!(spans(near, &[3, 8]), [(2, 7), (8, 10)], "but not what is on its way");
     let cut = FetchPolicy { max_span: 2500, ..wide };
     let cut = spans(cut, &[0]);
     assert_eq!(cut.first().map(|span| span.0), Some(0));
@@ -393,6 +395,22 @@ fn somebody_who_reads_in_order_is_fetched_ahead_of() {
     let mut ranges: Vec<_> = host.fetched.iter().map(|request| request.range).collect();
     ranges.sort();
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "bytes fetched twice");
+}
+
+#[test]
+fn somebody_who_reads_in_reverse_is_fetched_ahead_of() {
+    let items: Vec<_> = (0..200).map(|at| file(&format!("f{at:03}"), noise(1000, at))).collect();
+    let built = build(options(Format::Estargz, 0, 0), &items);
+    let policy = FetchPolicy { gap: 500, min_span: 3000, max_span: 20_000, max_ahead: 20_000 };
+    let mut host = with_policy(&built, policy, Answers::Whole);
+    let chunks = host.toc.chunks().to_vec();
+    for (at, chunk) in chunks.iter().enumerate().rev() {
+        let read = host.start(chunk.flat_range(), Priority::Demand);
+        host.run();
+        assert_eq!(host.ended.remove(&read), Some(Ok(())));
+        assert_eq!(host.content(chunk.flat_range()), items[at].data);
+    }
+    assert!(host.fetched.len() < 40, "{} requests for 200 files", host.fetched.len());
 }
 
 #[test]

@@ -79,8 +79,10 @@ impl Readahead {
     ) {
         let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
         let (start, end) = (*first, toc.member_span(*last).end);
-        let near = |one: u64, other: u64| one.abs_diff(other) <= policy.gap && self.window > 0;
-        let (forwards, backwards) = (near(start, self.end), near(end, self.start));
+        let follows = |from: u64, to: u64| {
+            self.window > 0 && to.checked_sub(from).is_some_and(|gap| gap <= policy.gap)
+        };
+        let (forwards, backwards) = (follows(self.end, start), follows(end, self.start));
         self.window = if forwards || backwards {
             (self.window * 2).min(policy.max_ahead)
         } else {
