@@ -15,13 +15,14 @@
 mod bits;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use lazystar_core::layer::Presence;
 use lazystar_core::toc::{Assurance, ChunkIndex};
 use lazystar_core::verify::{VerifiedChunk, verify};
@@ -85,14 +86,22 @@ impl Cache {
         fs::read(self.dir.join("tails").join(blob.hex())).ok()
     }
 
-    /// Keeps the last bytes of a blob. They are checked like fetched ones when they are used.
+    /// Keeps the last bytes of a blob, given in pieces. They are checked like fetched ones when
+    /// they are used.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn keep_tail(&self, blob: &Digest, tail: &[u8]) -> io::Result<()> {
+    pub fn keep_tail<'a>(
+        &self,
+        blob: &Digest,
+        pieces: impl Iterator<Item = &'a Bytes>,
+    ) -> io::Result<()> {
         let path = self.dir.join("tails").join(blob.hex());
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&temporary, tail)?;
+        let mut file = File::create(&temporary)?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
         fs::rename(&temporary, &path)
     }
 }

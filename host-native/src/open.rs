@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lazystar_core::fetch::FetchRequest;
 use lazystar_core::open::{OpenError, OpenOptions as LayerOptions, OpenOutput, Opener};
 use lazystar_core::toc::Assurance;
-use lazystar_core::{Digest, Toc};
+use lazystar_core::{ByteRange, Digest, Toc};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -129,83 +130,76 @@ impl LayerOpener {
         let size = layer.blob.size().unwrap_or(layer.descriptor.size);
         let digest = layer.descriptor.digest;
         if let Some(tail) = self.cache.tail(&digest) {
-            let mut tail = Tail { size, bytes: tail };
-            match self.drive(image, layer, Opener::new(size, options), &mut tail, false).await {
+            let mut bytes = Source::Kept { size, tail: tail.into() };
+            match drive(image, layer, Opener::new(size, options), &mut bytes).await {
                 Ok(toc) => return Ok(toc),
                 Err(error) => tracing::warn!(layer = %digest, %error, "kept TOC is of no use"),
             }
         }
-        let mut tail = Tail { size, bytes: Vec::new() };
-        let toc = self.drive(image, layer, Opener::new(size, options), &mut tail, true).await?;
-        if let Err(error) = self.cache.keep_tail(&digest, &tail.bytes) {
+        let mut bytes = Source::Blob { fetched: Vec::new() };
+        let toc = drive(image, layer, Opener::new(size, options), &mut bytes).await?;
+        if let Source::Blob { fetched } = bytes
+            && let Err(error) = self.cache.keep_tail(&digest, fetched.iter().rev())
+        {
             tracing::warn!(%error, "cannot keep the TOC in the cache");
         }
         Ok(toc)
     }
+}
 
-    /// Runs an opener on the bytes in `tail`, and where `fetch` is set on the blob's; what is
-    /// fetched is put before `tail`.
-    async fn drive(
-        &self,
-        image: &Image,
-        layer: &ImageLayer,
-        mut opener: Opener,
-        tail: &mut Tail,
-        fetch: bool,
-    ) -> Result<Toc, LayerError> {
-        while let Some(output) = opener.poll_output() {
-            match output {
-                OpenOutput::Fetch(FetchRequest { id, range, .. }) => {
-                    let kept = tail.get(range.start, range.end);
-                    let bytes = match kept {
-                        Some(kept) => kept,
-                        None if fetch => {
-                            let bytes = layer.blob.fetch_all(range.into()).await?;
-                            tail.prepend(range.end, &bytes);
-                            bytes.into()
-                        }
-                        None => return Err(OpenError::Unfinished.into()),
-                    };
-                    // Parsing a large TOC takes a while; other layers go on meanwhile.
-                    opener = tokio::task::spawn_blocking(move || {
-                        opener.handle_fetched(id, range.start, &bytes);
-                        opener
-                    })
-                    .await?;
-                }
-                OpenOutput::ExternalToc => {
-                    let json = image.external_toc(layer.descriptor.digest).await?;
-                    opener.handle_external_toc(Ok(&json));
+/// Where an opener's bytes come from.
+enum Source {
+    /// What was kept of the end of the blob, which is `size` bytes long.
+    Kept { size: u64, tail: Bytes },
+    /// The blob; what was fetched of it, from the end towards the start.
+    Blob { fetched: Vec<Bytes> },
+}
+
+impl Source {
+    async fn get(&mut self, layer: &ImageLayer, range: ByteRange) -> Result<Bytes, LayerError> {
+        match self {
+            Self::Kept { size, tail } => {
+                let start = size.saturating_sub(tail.len() as u64);
+                let index = |at: u64| usize::try_from(at.checked_sub(start)?).ok();
+                let (from, to) = (index(range.start), index(range.end));
+                match (from, to) {
+                    (Some(from), Some(to)) if to <= tail.len() => Ok(tail.slice(from..to)),
+                    _ => Err(OpenError::Unfinished.into()),
                 }
             }
+            Self::Blob { fetched } => {
+                let bytes = layer.blob.fetch_all(range.into()).await?;
+                fetched.push(bytes.clone());
+                Ok(bytes)
+            }
         }
-        Ok(opener.finish()?)
     }
 }
 
-/// The last bytes of a blob, as far as they are known.
-struct Tail {
-    size: u64,
-    bytes: Vec<u8>,
-}
-
-impl Tail {
-    fn start(&self) -> u64 {
-        self.size.saturating_sub(self.bytes.len() as u64)
-    }
-
-    fn get(&self, start: u64, end: u64) -> Option<Vec<u8>> {
-        let from = usize::try_from(start.checked_sub(self.start())?).ok()?;
-        let to = usize::try_from(end.checked_sub(self.start())?).ok()?;
-        self.bytes.get(from..to).map(<[u8]>::to_vec)
-    }
-
-    /// Adds bytes that end at `end` of the blob, if that is where the known ones start.
-    fn prepend(&mut self, end: u64, bytes: &[u8]) {
-        if end == self.start() {
-            self.bytes.splice(0..0, bytes.iter().copied());
+async fn drive(
+    image: &Image,
+    layer: &ImageLayer,
+    mut opener: Opener,
+    source: &mut Source,
+) -> Result<Toc, LayerError> {
+    while let Some(output) = opener.poll_output() {
+        match output {
+            OpenOutput::Fetch(FetchRequest { id, range, .. }) => {
+                let bytes = source.get(layer, range).await?;
+                // Parsing a large TOC takes a while; other layers go on meanwhile.
+                opener = tokio::task::spawn_blocking(move || {
+                    opener.handle_fetched(id, range.start, &bytes);
+                    opener
+                })
+                .await?;
+            }
+            OpenOutput::ExternalToc => {
+                let json = image.external_toc(layer.descriptor.digest).await?;
+                opener.handle_external_toc(Ok(&json));
+            }
         }
     }
+    Ok(opener.finish()?)
 }
 
 fn toc_digest(descriptor: &Descriptor) -> Result<Option<Digest>, LayerError> {
