@@ -128,10 +128,7 @@ impl Image {
         let found = image.place.resolve(&options.platform).await?;
         for descriptor in &found.manifest.layers {
             let blob = image.place.blob(descriptor)?;
-            image.layers.push(ImageLayer {
-                descriptor: descriptor.clone(),
-                blob,
-            });
+            image.layers.push(ImageLayer { descriptor: descriptor.clone(), blob });
         }
         image.manifest_digest = Some(found.digest);
         image.manifest = found.bytes;

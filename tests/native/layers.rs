@@ -179,7 +179,9 @@ async fn a_corrupt_chunk_fails_its_reads_and_nothing_else() {
             Ok(bytes) => assert!(bytes == content && path != "dir/file-50000", "{path}"),
             Err(error) => {
                 assert_eq!(path, "dir/file-50000");
-                let ReadError::Chunk(ChunkFault::Digest { range, .. } | ChunkFault::Decode { range, .. }) = error
+                let ReadError::Chunk(
+                    ChunkFault::Digest { range, .. } | ChunkFault::Decode { range, .. },
+                ) = error
                 else {
                     panic!("{error}")
                 };
