@@ -57,13 +57,19 @@ export function supplier(blob, split, log = []) {
     };
 }
 
-/** The value of an error that the engine gave; anything else, such as a trap, is thrown on. */
+/** The `error-code` that was thrown; anything else, such as a trap, is thrown on. */
+export function codeOf(thrown) {
+    const code = thrown?.payload ?? thrown;
+    if (thrown instanceof WebAssembly.RuntimeError || typeof code?.tag !== 'string') throw thrown;
+    return code;
+}
+
+/** The `error-code` with which a call fails. */
 export function errorOf(call) {
     try {
         call();
-    } catch (error) {
-        if (error?.payload?.tag === undefined) throw error;
-        return error.payload;
+    } catch (thrown) {
+        return codeOf(thrown);
     }
     throw new Error('the call did not fail');
 }

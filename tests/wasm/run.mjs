@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { errorOf, open, read, supplier, walk } from './drive.mjs';
+import { codeOf, errorOf, open, read, supplier, walk } from './drive.mjs';
 
 const [engine, scenario, jobFile] = process.argv.slice(2);
 const { layers, oci, overlay } = await import(engine);
@@ -80,9 +80,8 @@ const scenarios = {
                 try {
                     step = reader.poll(0);
                 } catch (thrown) {
-                    if (!thrown.payload) throw thrown;
                     assert.equal(error, undefined, 'good bytes heal the reader');
-                    error = thrown.payload;
+                    error = codeOf(thrown);
                     continue;
                 }
                 if (step.tag === 'done') break;
@@ -120,13 +119,10 @@ const scenarios = {
             let outcome = 'content';
             try {
                 const layer = open(layers, { ...blob, accept: 'unverified' }, supplier(bytes, 'whole'), toc);
-                outcome = 'read error';
                 tree([{ layer, bytes }], 'whole');
-                outcome = 'content';
                 layer[Symbol.dispose]();
             } catch (error) {
-                if (!error?.payload?.tag) throw error;
-                outcome = error.payload.tag;
+                outcome = codeOf(error).tag;
             }
             outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
         }
