@@ -1,0 +1,56 @@
+//! Makes a component out of a core module: `lazystar-componentize MODULE COMPONENT`.
+//!
+//! It refuses to write one that imports anything.
+
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use wasmparser::{Parser, Payload};
+use wit_component::ComponentEncoder;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [module, component] = arguments.as_slice() else {
+        eprintln!("usage: lazystar-componentize MODULE COMPONENT");
+        return ExitCode::from(2);
+    };
+    match run(module, component) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lazystar-componentize: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(module: &str, component: &str) -> Result<()> {
+    let core = fs::read(module).with_context(|| format!("cannot read {module}"))?;
+    let encoded = ComponentEncoder::default().validate(true).module(&core)?.encode()?;
+    let imports = imports(&encoded)?;
+    if !imports.is_empty() {
+        bail!("the component imports {}; it must import nothing", imports.join(", "));
+    }
+    fs::write(component, encoded).with_context(|| format!("cannot write {component}"))
+}
+
+/// What the component itself imports.
+fn imports(component: &[u8]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload? {
+            // Modules and components inside import from each other.
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    names.push(format!("{:?}", import?.name));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
+}

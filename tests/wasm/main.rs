@@ -1,0 +1,7 @@
+//! The component, run in Node.
+
+mod layers;
+mod node;
+mod read;
+mod refuse;
+mod wit;
