@@ -246,7 +246,9 @@ mod tests {
         footer
     }
 
-    fn parse(tail: &[u8], size: u64) -> Result<(Format, Option<(u64, u64)>, u64), FooterError> {
+    type Parsed = (Format, Option<(u64, u64)>, u64);
+
+    fn parse(tail: &[u8], size: u64) -> Result<Parsed, FooterError> {
         let footer = Footer::parse(tail, size)?;
         Ok((footer.format, footer.toc.map(|toc| (toc.start, toc.end)), footer.payload_end))
     }

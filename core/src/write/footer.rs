@@ -92,7 +92,7 @@ mod tests {
     fn gzip_footers_are_exact() {
         assert_eq!(
             &estargz(0x1_2345_abcd),
-            b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0000000012345abcdSTARGZ\
+            b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\x00000000012345abcdSTARGZ\
               \x01\0\0\xff\xff\0\0\0\0\0\0\0\0"
         );
         assert_eq!(

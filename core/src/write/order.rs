@@ -290,7 +290,8 @@ mod tests {
     fn prioritised_paths_come_first() {
         let long = ["l".repeat(150), format!("{}/{}", "d".repeat(60), "e".repeat(59))];
         let long_dir = format!("{}/", "d".repeat(60));
-        let cases: &[(&str, &[&str], &[&str], &[&str])] = &[
+        type Names<'a> = &'a [&'a str];
+        let cases: &[(&str, Names<'_>, Names<'_>, Names<'_>)] = &[
             ("none", &["foo", "bar/", "bar/baz"], &[], &["NPL", "foo", "bar/", "bar/baz"]),
             (
                 "identical",
