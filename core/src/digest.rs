@@ -88,20 +88,27 @@ impl FromStr for Digest {
         }
         let hex: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| DigestError::Malformed)?;
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_chunks::<2>().0) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        let mut seen = 0;
+        for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_chunks().0) {
+            let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
+            seen |= high | low;
+            *byte = high << 4 | low & 15;
         }
-        Ok(Self(bytes))
+        if seen > 15 { Err(DigestError::Malformed) } else { Ok(Self(bytes)) }
     }
 }
 
-fn nibble(digit: u8) -> Result<u8, DigestError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(DigestError::Malformed),
+/// What each byte is worth as a lower-case hex digit, and 255 for those that are none. A TOC has
+/// more digests than anything else.
+static NIBBLES: [u8; 256] = {
+    let mut nibbles = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        nibbles[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    nibbles
+};
 
 /// Computes a [`Digest`] of bytes that arrive in pieces.
 #[derive(Clone, Default)]

@@ -1,5 +1,6 @@
 //! What core promises of any layer, checked against layers of every format, hand-written ones and
 //! hosts that answer in every manner.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
 mod hostile;
 mod image;

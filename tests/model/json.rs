@@ -45,7 +45,7 @@ const BYTES: &[u8] = b"{}[],:\"\\u0019-+.eE tfn\n\x01a";
 fn document(value: &Value, pretty: bool, edits: &[(usize, u8, u8)]) -> Vec<u8> {
     let text =
         if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-    let mut text = text.unwrap().into_bytes();
+    let mut text = text.expect("values can be written").into_bytes();
     for (at, how, byte) in edits {
         let at = at % text.len().max(1);
         let byte = BYTES[usize::from(*byte) % BYTES.len()];

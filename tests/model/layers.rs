@@ -54,7 +54,7 @@ fn item() -> impl Strategy<Value = Item> {
 
 /// Writes what the writer takes: it refuses empty names and hard links that lead nowhere.
 fn write(options: Options, items: &[Item]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let mut writer = Writer::new(options, compressor(options.format)).unwrap();
+    let mut writer = Writer::new(options, compressor(options.format)).expect("the codec fits");
     for item in items {
         writer.append(item.entry.clone(), &encode_header(&item.entry).ok()?).ok()?;
         writer.data(&item.data).ok()?;

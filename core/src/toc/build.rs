@@ -39,6 +39,8 @@ pub(super) struct Builder {
     limits: Limits,
     hash: FixedState,
     entries: u32,
+    /// Room for the path of an entry.
+    path: Vec<u8>,
     /// Directories that were made because an entry lies below them.
     implied: u32,
     nodes: Vec<Node>,
@@ -82,7 +84,8 @@ struct PendingLink {
 
 struct OpenFile {
     node: u32,
-    path: Vec<u8>,
+    /// Its name, for errors: an index into `names`.
+    name: u32,
     next_offset: u64,
 }
 
@@ -95,6 +98,7 @@ impl Builder {
             limits,
             hash: FixedState::with_seed(words.first().map_or(0, |word| u64::from_le_bytes(*word))),
             entries: 0,
+            path: Vec::new(),
             implied: 0,
             nodes: Vec::new(),
             names: Vec::new(),
@@ -152,11 +156,20 @@ impl Builder {
             let limit = self.limits.text_bytes as u64;
             return Err(TocError::OverLimit { what: "bytes of names and attributes", limit });
         }
-        let mut path = Vec::with_capacity(entry.name.len());
+        let mut path = core::mem::take(&mut self.path);
+        path.clear();
         clean(&entry.name, &mut path);
+        let result = self.push_at(entry, &path);
+        self.path = path;
+        result
+    }
+
+    /// Adds an entry whose path, made clean, is `path`.
+    fn push_at(&mut self, entry: &Entry, path: &[u8]) -> Result<(), TocError> {
+        let fault = |fault| fault_at(&entry.name, fault);
         let (dir_path, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], &path[..]),
+            None => (&path[..0], path),
         };
         if name.is_empty() {
             return self.push_root(entry);
@@ -188,17 +201,11 @@ impl Builder {
                 }
                 Ok(())
             }
-            None => self.push_named(entry, dir, name, &path),
+            None => self.push_named(entry, dir, name),
         }
     }
 
-    fn push_named(
-        &mut self,
-        entry: &Entry,
-        dir: u32,
-        name: &[u8],
-        path: &[u8],
-    ) -> Result<(), TocError> {
+    fn push_named(&mut self, entry: &Entry, dir: u32, name: &[u8]) -> Result<(), TocError> {
         let fault = |fault| fault_at(&entry.name, fault);
         let kind = match entry.kind {
             EntryKind::Node(kind) => kind,
@@ -245,10 +252,10 @@ impl Builder {
             _ => {}
         }
         let node = self.push_node(attr, entry.mtime_nanos, size, a, b);
-        self.set_name(dir, name, node);
+        let name = self.set_name(dir, name, node);
         if kind == Kind::Regular && size > 0 {
             let next_offset = self.push_chunk(entry, node, 0)?;
-            self.file = Some(OpenFile { node, path: path.to_vec(), next_offset });
+            self.file = Some(OpenFile { node, name, next_offset });
         }
         Ok(())
     }
@@ -326,7 +333,7 @@ impl Builder {
     pub(super) fn end_file(&mut self) -> Result<(), TocError> {
         match self.file.take() {
             Some(file) if file.next_offset != self.nodes[file.node as usize].size => {
-                Err(fault_at(&file.path, EntryFault::Chunks))
+                Err(fault_at(&self.path_of(file.name), EntryFault::Chunks))
             }
             _ => Ok(()),
         }
@@ -438,7 +445,10 @@ impl Builder {
     }
 
     fn find_name(&self, dir: u32, name: &[u8]) -> Option<u32> {
-        let hash = self.name_hash(dir, name);
+        self.find_hashed(self.name_hash(dir, name), dir, name)
+    }
+
+    fn find_hashed(&self, hash: u64, dir: u32, name: &[u8]) -> Option<u32> {
         let found = self.by_name.find(hash, |at| {
             let found = &self.names[*at as usize];
             found.dir == dir && self.name_text(found) == name
@@ -452,7 +462,8 @@ impl Builder {
 
     /// Lets `name` in `dir` name `node`; returns the index of the name.
     fn set_name(&mut self, dir: u32, name: &[u8], node: u32) -> u32 {
-        if let Some(at) = self.find_name(dir, name) {
+        let hash = self.name_hash(dir, name);
+        if let Some(at) = self.find_hashed(hash, dir, name) {
             if self.is_dir(self.names[at as usize].node) {
                 self.replaced_dir = true;
                 self.last_dir.0.clear();
@@ -465,7 +476,6 @@ impl Builder {
         self.text.extend_from_slice(name);
         let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
         self.names.push(Name { dir, name: start, node, len });
-        let hash = self.name_hash(dir, name);
         let Self { by_name, names, text, hash: state, .. } = self;
         by_name.insert_unique(hash, at, |at| {
             let name = &names[*at as usize];

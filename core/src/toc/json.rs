@@ -118,6 +118,15 @@ impl Lexer {
             at = match self.state {
                 State::Text => self.text(piece, at, report)?,
                 State::Number => self.number(piece, at, report)?,
+                State::Escape | State::Unicode(..) | State::Literal(..) => {
+                    self.step(piece[at], self.offset + at as u64, report)?;
+                    at + 1
+                }
+                // Indented text is a third white space.
+                _ if is_space(piece[at]) => {
+                    let rest = &piece[at..];
+                    at + rest.iter().position(|byte| !is_space(*byte)).unwrap_or(rest.len())
+                }
                 _ => {
                     self.step(piece[at], self.offset + at as u64, report)?;
                     at + 1
@@ -157,7 +166,6 @@ impl Lexer {
                 }
                 return Ok(());
             }
-            _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => return Ok(()),
             _ => {}
         }
         match (self.state, byte) {
@@ -253,7 +261,7 @@ impl Lexer {
         report: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
         let rest = &piece[start..];
-        let stop = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        let stop = end_of_plain(rest);
         let plain = &rest[..stop.unwrap_or(rest.len())];
         if self.scratch.len() + plain.len() > self.max_string {
             return Err(JsonError::StringTooLong.into());
@@ -377,6 +385,30 @@ impl Lexer {
     }
 }
 
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Where the first quote, backslash or control character is. Looks at eight bytes at once: a TOC is
+/// mostly names and digests.
+fn end_of_plain(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // The highest bit of every byte that is below `limit`, and perhaps of some that follow one.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let (words, _) = text.as_chunks::<8>();
+    let skipped = words.iter().take_while(|word| {
+        let word = u64::from_le_bytes(**word);
+        let quotes = below(word ^ (ONES * 0x22), 1);
+        let backslashes = below(word ^ (ONES * 0x5c), 1);
+        quotes | backslashes | below(word, 0x20) == 0
+    });
+    let start = skipped.count() * 8;
+    let rest = text.get(start..)?;
+    let stop = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+    stop.map(|stop| start + stop)
+}
+
 /// Whether text is a number by the grammar of RFC 8259 section 6.
 fn is_number(text: &[u8]) -> bool {
     fn digits(text: &[u8]) -> Option<&[u8]> {
@@ -393,9 +425,11 @@ fn is_number(text: &[u8]) -> bool {
             rest = digits(fraction)?;
         }
         if let [b'e' | b'E', exponent @ ..] = rest {
-            rest = digits(
-                exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent),
-            )?;
+            let unsigned = match exponent {
+                [b'+' | b'-', unsigned @ ..] => unsigned,
+                _ => exponent,
+            };
+            rest = digits(unsigned)?;
         }
         Some(rest)
     }

@@ -90,7 +90,10 @@ const FIELDS: [(&str, Field); 18] = [
 impl Field {
     /// Names match without regard to case, as the writers' JSON library reads them.
     fn of(key: &[u8]) -> Self {
-        let field = FIELDS.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(key));
+        // Nearly all are written as they are here.
+        let exact = FIELDS.iter().find(|(name, _)| name.as_bytes() == key);
+        let field = exact
+            .or_else(|| FIELDS.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(key)));
         field.map_or(Self::Ignored, |(_, field)| *field)
     }
 

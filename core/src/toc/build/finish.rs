@@ -114,7 +114,7 @@ impl Builder {
     }
 
     /// The path of a name; for errors, because it looks at every name.
-    fn path_of(&self, name: u32) -> Vec<u8> {
+    pub(super) fn path_of(&self, name: u32) -> Vec<u8> {
         let mut own_names = vec![NONE; self.nodes.len()];
         for (at, name) in self.names.iter().enumerate().filter(|(_, name)| self.is_dir(name.node)) {
             own_names[name.node as usize] = count(at);
