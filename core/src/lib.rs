@@ -93,6 +93,7 @@ pub mod limits;
 pub mod open;
 pub mod range;
 pub mod tar;
+pub mod time;
 pub mod toc;
 pub mod verify;
 pub mod write;

@@ -15,8 +15,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::entry::{Entry, EntryKind};
-use super::error::{EntryFault, TocError};
-use super::parse::fault_at;
+use super::error::{EntryFault, TocError, fault_at};
 use super::{Chunk, HOLE, KINDS, Kind, NONE, Node, SharedAttr};
 use crate::digest::Digest;
 use crate::footer::Footer;

@@ -125,6 +125,11 @@ impl fmt::Display for EntryFault {
     }
 }
 
+/// The error that the entry called `name` has a fault.
+pub(super) fn fault_at(name: &[u8], fault: EntryFault) -> TocError {
+    TocError::Entry { path: String::from_utf8_lossy(name).into_owned(), fault }
+}
+
 impl core::error::Error for TocError {}
 
 impl From<JsonError> for TocError {

@@ -1,16 +1,16 @@
 //! JSON to entries: what each field of the TOC means.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::build::Builder;
 use super::entry::{Entry, EntryKind};
-use super::error::{EntryFault, TocError};
+use super::error::{EntryFault, TocError, fault_at};
 use super::json::{Event, Lexer};
 use super::{Assurance, Kind, Toc};
 use crate::digest::{Digest, Hasher};
 use crate::footer::Footer;
 use crate::limits::Limits;
+use crate::time::parse_rfc3339;
 
 /// Reads the JSON of a TOC, in pieces of any size, into tables.
 pub struct TocReader {
@@ -242,7 +242,7 @@ impl Entries {
                 entry.kind = entry_kind(bytes);
                 Ok(())
             }
-            (Field::ModTime, Event::String(bytes)) => timestamp(bytes)
+            (Field::ModTime, Event::String(bytes)) => parse_rfc3339(bytes)
                 .map(|nanos| entry.mtime_nanos = nanos)
                 .ok_or_else(|| EntryFault::Field(field.name())),
             (Field::ChunkType, Event::String(bytes)) => {
@@ -277,10 +277,6 @@ impl Entries {
         });
         if stored { Ok(()) } else { Err(fault_at(&self.entry.name, EntryFault::Xattr)) }
     }
-}
-
-pub(super) fn fault_at(name: &[u8], fault: EntryFault) -> TocError {
-    TocError::Entry { path: String::from_utf8_lossy(name).into_owned(), fault }
 }
 
 fn number(entry: &mut Entry, field: Field, digits: &[u8]) -> Result<(), EntryFault> {
@@ -343,69 +339,6 @@ fn digest(bytes: &[u8]) -> Result<Option<[u8; 32]>, EntryFault> {
     if digest == [0; 32] { Err(EntryFault::Digest) } else { Ok(Some(digest)) }
 }
 
-/// Nanoseconds since 1970 of an RFC 3339 time, saturated at what fits into 64 bits.
-fn timestamp(bytes: &[u8]) -> Option<i64> {
-    if bytes.is_empty() {
-        return Some(0);
-    }
-    let digits = |range: core::ops::Range<usize>| {
-        bytes.get(range)?.iter().try_fold(0_i64, |number, digit| {
-            digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
-        })
-    };
-    let separated = |at: usize, byte: u8| bytes.get(at).filter(|found| **found == byte);
-    let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
-    let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
-    for (at, byte) in [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')] {
-        separated(at, byte)?;
-    }
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
-        return None;
-    }
-    let mut rest = bytes.get(19..)?;
-    let mut nanos = 0;
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let len = fraction.iter().position(|byte| !byte.is_ascii_digit())?;
-        let mut scale = 100_000_000;
-        for digit in &fraction[..len] {
-            nanos += i64::from(digit - b'0') * scale;
-            scale /= 10;
-        }
-        rest = &fraction[len..];
-    }
-    let offset_minutes = match rest {
-        b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let pair = |a: u8, b: u8| {
-                let both = a.is_ascii_digit() && b.is_ascii_digit();
-                both.then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'))
-            };
-            let minutes = pair(*h1, *h2)? * 60 + pair(*m1, *m2)?;
-            if *sign == b'+' { minutes } else { -minutes }
-        }
-        _ => return None,
-    };
-    let seconds = days_from_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
-        - offset_minutes * 60;
-    Some(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar, by counting in eras of 400 years
-/// that start in March, so that the leap day is the last of its year.
-const fn days_from_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 /// Standard base64 with padding (RFC 4648 section 4); line ends inside are skipped.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
@@ -451,22 +384,6 @@ impl core::fmt::Debug for TocReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_times() {
-        let second = 1_000_000_000;
-        assert_eq!(timestamp(b"1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(timestamp(b"2024-02-29T12:34:56Z"), Some(1_709_210_096 * second));
-        assert_eq!(
-            timestamp(b"2024-02-29T13:34:56.25+01:00"),
-            Some(1_709_210_096 * second + second / 4)
-        );
-        assert_eq!(timestamp(b"1969-12-31T23:59:59Z"), Some(-second));
-        assert_eq!(timestamp(b"0001-01-01T00:00:00Z"), Some(i64::MIN));
-        for bad in ["2024", "2024-13-01T00:00:00Z", "2024-02-29 12:34:56Z", "2024-02-29T12:34:56"] {
-            assert_eq!(timestamp(bad.as_bytes()), None, "{bad}");
-        }
-    }
 
     #[test]
     fn reads_base64() {
