@@ -51,7 +51,8 @@ fn what_cannot_be_opened_says_why() {
     let layer = pack(Format::Estargz, 0);
     let toc_digest = "containerd.io/snapshot/stargz/toc.digest";
     let other = Digest::of(b"another table of contents").to_string();
-    let garbage: Vec<u8> = (0..100_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let garbage: Vec<u8> =
+        (0..100_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let cut = &layer.blob[..layer.blob.len() - 1];
     let annotated = |digest: &str| json!({ "blob": layer.job()["blob"], "annotations": { toc_digest: digest } });
     let limited = |limit: &str, maximum: u64| {
