@@ -26,9 +26,7 @@ impl Packed {
             lazystar_core::footer::Compression::Gzip => {
                 Self::write(entries, options, Miniz::default())
             }
-            lazystar_core::footer::Compression::Zstd => {
-                Self::write(entries, options, Ruzstd::default())
-            }
+            lazystar_core::footer::Compression::Zstd => Self::write(entries, options, Ruzstd),
         }
     }
 

@@ -1,4 +1,5 @@
 //! The component, run in Node.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
 mod layers;
 mod node;

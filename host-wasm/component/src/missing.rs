@@ -28,6 +28,11 @@ impl Missing {
         self.0 = left;
     }
 
+    /// Where the first part starts; the end of everything when nothing is missing.
+    pub(crate) fn start(&self) -> u64 {
+        self.0.first().map_or(u64::MAX, |part| part.start)
+    }
+
     /// What is missing.
     pub(crate) fn parts(&self) -> &[ByteRange] {
         &self.0

@@ -1,5 +1,6 @@
 //! `opener`: from a descriptor to the tables of a layer.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -51,7 +52,7 @@ struct Opening {
 enum State {
     Fresh,
     Running {
-        opener: Opener,
+        opener: Box<Opener>,
         wanted: Wanted,
         /// Everything that was asked for.
         asked: ByteRange,
@@ -89,7 +90,7 @@ impl Opening {
         };
         let size = self.layer.size;
         Ok(State::Running {
-            opener: Opener::new(size, options),
+            opener: Box::new(Opener::new(size, options)),
             wanted: Wanted::Nothing,
             asked: ByteRange { start: size, end: size },
         })

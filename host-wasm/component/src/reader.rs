@@ -146,7 +146,9 @@ impl Reading {
         while let Some(output) = self.layer.poll_output() {
             match output {
                 Output::Fetch(request) => {
-                    self.fetches.push((request.id, Missing::all_of(request.range)));
+                    let start = request.range.start;
+                    let place = self.fetches.partition_point(|(_, it)| it.start() < start);
+                    self.fetches.insert(place, (request.id, Missing::all_of(request.range)));
                 }
                 Output::Abandon(id) => self.fetches.retain(|(fetch, _)| *fetch != id),
                 Output::Decode(job) => self.jobs.push_back(job),
@@ -155,8 +157,6 @@ impl Reading {
                 Output::Raise(_) => {}
             }
         }
-        let start = |missing: &Missing| missing.parts().first().map(|part| part.start);
-        self.fetches.sort_by_key(|(_, missing)| start(missing));
     }
 
     /// Decodes a member and keeps what the window wants of it.

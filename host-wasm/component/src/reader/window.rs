@@ -1,6 +1,6 @@
 //! What a reader gives next, and the chunks for it.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use lazystar_core::Toc;
@@ -39,6 +39,7 @@ pub(super) enum State {
 
 #[derive(Debug)]
 struct Slot {
+    chunk: ChunkIndex,
     state: State,
     file: NodeId,
     /// How many pieces are in it.
@@ -54,7 +55,8 @@ pub(super) struct Window {
     next_span: usize,
     next_offset: Option<u64>,
     pieces: VecDeque<Piece>,
-    chunks: BTreeMap<ChunkIndex, Slot>,
+    /// Sorted. A deque, because chunks mostly come and go in their order.
+    chunks: VecDeque<Slot>,
     /// Plain bytes of the chunks.
     bytes: u64,
 }
@@ -66,7 +68,7 @@ impl Window {
             next_span: 0,
             next_offset: None,
             pieces: VecDeque::new(),
-            chunks: BTreeMap::new(),
+            chunks: VecDeque::new(),
             bytes: 0,
         }
     }
@@ -85,15 +87,19 @@ impl Window {
                 // A member is decoded once for all that is wanted of it.
                 let len = u64::from(chunk.len);
                 let fits = self.bytes == 0 || self.bytes.saturating_add(len) <= BYTES;
-                if !self.chunks.contains_key(&index) && !fits && last_member != Some(chunk.member) {
+                let place = self.place(index);
+                if place.is_err() && !fits && last_member != Some(chunk.member) {
                     return;
                 }
                 last_member = Some(chunk.member);
-                let slot = self.chunks.entry(index).or_insert_with(|| {
+                if let Err(place) = place {
                     self.bytes += len;
-                    Slot { state: State::Wanted, file, users: 0, len }
-                });
-                slot.users += 1;
+                    let state = State::Wanted;
+                    self.chunks.insert(place, Slot { chunk: index, state, file, users: 0, len });
+                }
+                if let Some(slot) = self.slot(index) {
+                    slot.users += 1;
+                }
             }
             self.next_offset = Some(piece.offset + u64::from(piece.len));
             self.pieces.push_back(piece);
@@ -144,39 +150,50 @@ impl Window {
         }
         let chunk = piece.chunk;
         self.pieces.pop_front();
-        let Some(slot) = chunk.and_then(|chunk| self.chunks.get_mut(&chunk)) else { return };
+        let Some(Ok(place)) = chunk.map(|chunk| self.place(chunk)) else { return };
+        let Some(slot) = self.chunks.get_mut(place) else { return };
         slot.users = slot.users.saturating_sub(1);
         if slot.users == 0 {
             self.bytes = self.bytes.saturating_sub(slot.len);
-            chunk.and_then(|chunk| self.chunks.remove(&chunk));
+            self.chunks.remove(place);
         }
     }
 
+    /// Where a chunk is, or would be.
+    fn place(&self, chunk: ChunkIndex) -> Result<usize, usize> {
+        self.chunks.binary_search_by_key(&chunk, |slot| slot.chunk)
+    }
+
+    fn slot(&mut self, chunk: ChunkIndex) -> Option<&mut Slot> {
+        let place = self.place(chunk).ok()?;
+        self.chunks.get_mut(place)
+    }
+
     pub(super) fn state(&self, chunk: ChunkIndex) -> Option<&State> {
-        self.chunks.get(&chunk).map(|slot| &slot.state)
+        self.chunks.get(self.place(chunk).ok()?).map(|slot| &slot.state)
     }
 
     pub(super) fn set(&mut self, chunk: ChunkIndex, state: State) {
-        if let Some(slot) = self.chunks.get_mut(&chunk) {
+        if let Some(slot) = self.slot(chunk) {
             slot.state = state;
         }
     }
 
     /// A file that has the chunk.
     pub(super) fn file(&self, chunk: ChunkIndex) -> Option<NodeId> {
-        self.chunks.get(&chunk).map(|slot| slot.file)
+        self.chunks.get(self.place(chunk).ok()?).map(|slot| slot.file)
     }
 
     /// The chunks to ask for, with their files, in blob order.
     pub(super) fn wanted(&self) -> Vec<(ChunkIndex, NodeId)> {
-        let wanted = self.chunks.iter().filter(|(_, slot)| matches!(slot.state, State::Wanted));
-        wanted.map(|(chunk, slot)| (*chunk, slot.file)).collect()
+        let wanted = self.chunks.iter().filter(|slot| matches!(slot.state, State::Wanted));
+        wanted.map(|slot| (slot.chunk, slot.file)).collect()
     }
 
     /// The chunks that were asked for and are not here, in blob order.
     pub(super) fn asked(&self) -> impl Iterator<Item = ChunkIndex> {
-        let asked = self.chunks.iter().filter(|(_, slot)| matches!(slot.state, State::Asked));
-        asked.map(|(chunk, _)| *chunk)
+        let asked = self.chunks.iter().filter(|slot| matches!(slot.state, State::Asked));
+        asked.map(|slot| slot.chunk)
     }
 }
 
