@@ -9,7 +9,7 @@ use lazystar_core::verify::ChunkFault;
 use lazystar_core::write::Format;
 use lazystar_core::{ByteRange, Digest};
 use lazystar_tests::layers::{
-    Built, FORMATS, Item, build, dir, file, hardlink, noise, options, symlink,
+    Built, FORMATS, Item, build, dir, estargz_by_hand, file, hardlink, noise, options, symlink,
 };
 use lazystar_tests::naive;
 use lazystar_tests::script_host::{Answers, GOOD_ANSWERS, ScriptHost, open};
@@ -408,4 +408,26 @@ fn somebody_who_reads_at_random_is_not() {
     }
     assert_eq!(host.fetched.len(), 6);
     assert!(host.fetched.iter().all(|request| request.range.len() < 1200));
+}
+
+#[test]
+fn fetching_ahead_ends_where_the_layer_does() {
+    let holes = br#"{"entries":[{"name":"z","type":"reg","size":9000,"chunkType":"zeros"}]}"#;
+    let blob = estargz_by_hand(b"", holes);
+    let toc = open(&blob, None, OpenOptions::default(), Answers::Whole).unwrap();
+    let mut host = ScriptHost::new(toc, &blob, FetchPolicy::default(), Answers::Whole);
+    host.advance();
+    assert_eq!(host.read(node(&host.toc, "z")).unwrap(), vec![0; 9000]);
+    host.advance();
+    assert!(host.fetched.is_empty());
+
+    let built = build(options(Format::Estargz, 0, 0), &[file("a", "x"), file("b", "y")]);
+    let mut host = with_policy(&built, EXACT, Answers::Whole);
+    for _ in 0..3 {
+        host.layer.set_policy(FetchPolicy::default());
+        host.advance();
+        host.run();
+    }
+    assert_eq!(host.fetched.len(), 1);
+    assert!(host.has(0) && host.has(1));
 }
