@@ -5,6 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use lazystar_core::codec::{Codec, DecodeError, PortableCodec};
+use lazystar_core::footer::Compression;
 use lazystar_core::layer::{FetchPolicy, ReadError};
 use lazystar_core::open::{OpenError, OpenOptions};
 use lazystar_core::toc::{TocError, TocReader};
@@ -85,12 +87,12 @@ fn a_layer_of_200_000_entries_takes_120_bytes_an_entry_and_40_mib_at_most() {
 
 #[test]
 fn what_follows_the_toc_in_its_member_is_not_inflated() {
-    // Noise that deflate stores as it is, so that what is damaged after it is met late.
     let json = b"{\"entries\":[]}";
     let blob = estargz_by_hand(b"", json);
     let mut member = index(json);
     member.resize(16 << 20, 0);
     let mut member = gzip(&member);
+    // An inflater that went on would meet this.
     let damaged = member.len() - 1000;
     member[damaged..].fill(0xff);
     let bomb = [member, estargz_footer(0)].concat();
@@ -171,4 +173,30 @@ fn a_chunk_that_claims_more_than_its_member_holds_ends_in_an_error() {
     let (content, peak, after) = measure(|| host.read(f));
     assert!(matches!(content, Err(ReadError::Chunk(ChunkFault::Decode { .. }))), "{content:?}");
     assert!(peak < 70 * MIB && after < MIB, "{peak} bytes, {after} kept");
+}
+
+#[test]
+fn a_zstd_frame_takes_no_more_than_its_window_whatever_it_inflates_to() {
+    // One byte repeated: blocks of 128 KiB in four bytes each, 512 MiB in all.
+    let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0];
+    let window_of_8_mib = 13 << 3;
+    bomb.push(window_of_8_mib);
+    for _ in 0..4096 {
+        let run_length = 1 << 1 | (128 << 10) << 3;
+        bomb.extend(&u32::to_le_bytes(run_length)[..3]);
+        bomb.push(b'a');
+    }
+    let mut out = Vec::new();
+    let decode = || PortableCodec::default().decode(Compression::Zstd, &bomb, 10, &mut out);
+    let (result, peak, _) = measure(decode);
+    assert_eq!(result, Ok(()));
+    assert_eq!(out, [b'a'; 10]);
+    assert!(peak < 40 * MIB, "{peak} bytes");
+
+    let window_of_256_mib = 18 << 3;
+    bomb[5] = window_of_256_mib;
+    let decode = || PortableCodec::default().decode(Compression::Zstd, &bomb, 10, &mut Vec::new());
+    let (result, peak, _) = measure(decode);
+    assert_eq!(result, Err(DecodeError::OverLimit));
+    assert!(peak < MIB, "{peak} bytes");
 }

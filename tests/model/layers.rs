@@ -87,7 +87,7 @@ fn policies() -> impl Strategy<Value = FetchPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_layer_shows_the_tree_that_its_tar_means_or_is_refused_with_it(

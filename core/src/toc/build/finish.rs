@@ -113,34 +113,6 @@ impl Builder {
         Ok(())
     }
 
-    /// The path of a name; for errors, because it looks at every name.
-    pub(super) fn path_of(&self, name: u32) -> Vec<u8> {
-        let mut own_names = vec![NONE; self.nodes.len()];
-        for (at, name) in self.names.iter().enumerate().filter(|(_, name)| self.is_dir(name.node)) {
-            own_names[name.node as usize] = count(at);
-        }
-        let mut parts = Vec::new();
-        let mut at = name;
-        while let Some(name) = self.names.get(at as usize) {
-            parts.push(self.name_text(name));
-            at = own_names[name.dir as usize];
-        }
-        parts.reverse();
-        parts.join(&b'/')
-    }
-
-    /// The name at a clean path.
-    fn walk(&self, path: &[u8]) -> Option<u32> {
-        let mut dir = 0;
-        let mut found = None;
-        for name in path.split(|byte| *byte == b'/') {
-            let at = self.find_name(dir, name)?;
-            dir = self.names[at as usize].node;
-            found = Some(at);
-        }
-        found
-    }
-
     /// Sorts the names of each directory, tells directories where theirs are, and counts links.
     fn directories(&mut self) -> Vec<StoredDirent> {
         let mut names = core::mem::take(&mut self.names);
