@@ -16,7 +16,8 @@ impl Missing {
 
     /// Takes out what lies in `came`.
     pub(crate) fn remove(&mut self, came: ByteRange) {
-        if !self.0.iter().any(|part| part.start < came.end && came.start < part.end) {
+        let touched = self.0.iter().any(|part| part.start < came.end && came.start < part.end);
+        if came.is_empty() || !touched {
             return;
         }
         let mut left = Vec::with_capacity(self.0.len() + 1);
