@@ -263,6 +263,25 @@ fn restart(dir: &Path) {
     present.write_all_at(&[7; 16], 8).unwrap();
 }
 
+/// Two mappings of one bitmap, as two processes have them.
+#[tokio::test]
+async fn whoever_shares_a_cache_sees_what_the_other_fetched() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let (one, other) = (setup.open().await.unwrap(), setup.open().await.unwrap());
+    let reads = [&one, &other].map(|layer| {
+        let layer = Arc::clone(layer);
+        tokio::spawn(async move { read_all(&layer).await })
+    });
+    for read in reads {
+        read.await.unwrap();
+    }
+    setup.registry.reset();
+    read_all(&one).await;
+    read_all(&other).await;
+    assert_eq!(setup.registry.counts().registry, 0);
+}
+
 #[tokio::test]
 async fn a_cut_off_or_foreign_cache_is_replaced() {
     let (blob, summary) = pack(Format::Estargz, &[]);
