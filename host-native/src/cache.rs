@@ -20,7 +20,6 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use lazystar_core::layer::Presence;
@@ -118,7 +117,6 @@ pub struct LayerCache {
     data: File,
     present: SharedBits,
     suspect: Option<SharedBits>,
-    stored: AtomicU64,
 }
 
 impl LayerCache {
@@ -149,7 +147,7 @@ impl LayerCache {
             Err(_) => None,
         };
         rustix::fs::flock(&present, FlockOperation::Unlock)?;
-        Ok(Self { toc, data, present: bits, suspect, stored: AtomicU64::new(0) })
+        Ok(Self { toc, data, present: bits, suspect })
     }
 
     /// Whether all of a range of the flat space can be read.
@@ -176,14 +174,7 @@ impl LayerCache {
         }
         self.data.write_all_at(chunk.bytes(), chunk.flat())?;
         self.present.set(chunk.index().0);
-        self.stored.fetch_add(chunk.bytes().len() as u64, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Plain bytes that this process has verified and stored.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
     }
 
     /// Reads back those chunks of a range that were marked before the machine restarted, and
