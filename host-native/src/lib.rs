@@ -13,6 +13,7 @@ pub mod mount;
 pub mod oci;
 pub mod open;
 pub mod pack;
+pub mod proto;
 pub mod reference;
 pub mod registry;
 pub mod show;
