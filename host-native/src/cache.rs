@@ -177,6 +177,15 @@ impl LayerCache {
         Ok(())
     }
 
+    /// What the layer's content takes on the disk, in bytes.
+    ///
+    /// # Errors
+    /// When the cache file cannot be looked at.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.data.metadata()?.blocks() * 512)
+    }
+
     /// Reads back those chunks of a range that were marked before the machine restarted, and
     /// marks those present that are what they should be.
     pub fn revalidate(&self, flat: Range<u64>) {

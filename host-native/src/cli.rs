@@ -1,13 +1,15 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
-
 use crate::reference::ImageRef;
+use crate::snapshotter;
 
 const IMAGES: &str = "\
 IMAGE is one of
@@ -30,6 +32,32 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The command line of a program started as `containerd-stargz-grpc`, as one of `lazystar
+/// snapshotter`: its flags have one dash or two. Any other is returned as it is.
+pub fn translated(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let args: Vec<_> = args.collect();
+    let name = args.first().and_then(|program| Path::new(program).file_name());
+    if name != Some(OsStr::new("containerd-stargz-grpc")) {
+        return args;
+    }
+    let flags = args.into_iter().skip(1).map(|flag| match flag.to_str() {
+        Some("-v" | "-version" | "--version") => OsString::from("--version"),
+        Some(text) if text.starts_with('-') && !text.starts_with("--") && text.len() > 2 => {
+            OsString::from(format!("-{text}"))
+        }
+        _ => flag,
+    });
+    let mut translated = vec![OsString::from("lazystar")];
+    let flags: Vec<_> = flags.collect();
+    if flags.iter().any(|flag| flag == "--version") {
+        translated.push(OsString::from("--version"));
+        return translated;
+    }
+    translated.push(OsString::from("snapshotter"));
+    translated.extend(flags);
+    translated
+}
+
 /// What holds for every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
@@ -48,9 +76,10 @@ pub struct Global {
     /// legacy stargz layers
     #[arg(long, global = true)]
     pub allow_unverified: bool,
-    /// How much to say on standard error: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
-    pub log_level: tracing::level_filters::LevelFilter,
+    /// How much to say on standard error: error, warn, info, debug, trace [default: warn; info for
+    /// the snapshotter]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LevelFilter>,
 }
 
 /// The commands.
@@ -121,6 +150,11 @@ pub enum Command {
         json: bool,
     },
 
+    /// Serve containerd's snapshots API, so that containerd, Docker and BuildKit run images lazily
+    ///
+    /// Takes the place of containerd-stargz-grpc: started under that name it takes that program's
+    /// flags. The log, on standard error, is JSON, an object a line.
+    Snapshotter(SnapshotterArgs),
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer
@@ -128,6 +162,21 @@ pub enum Command {
         /// The layer's blob
         blob: PathBuf,
     },
+}
+
+/// `lazystar snapshotter`.
+#[derive(Args, Debug)]
+pub struct SnapshotterArgs {
+    /// The unix socket to serve on
+    #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
+    pub address: PathBuf,
+    /// The configuration, in containerd-stargz-grpc's format [default:
+    /// /etc/containerd-stargz-grpc/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep snapshots and fetched content here
+    #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+    pub root: PathBuf,
 }
 
 /// `lazystar mount`.
@@ -176,4 +225,27 @@ pub struct DemoArgs {
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> String {
+        let translated = translated(line.split(' ').map(OsString::from));
+        translated.iter().map(|it| it.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn takes_the_flags_of_the_program_it_stands_in_for() {
+        assert_eq!(of("lazystar ls -l x"), "lazystar ls -l x");
+        let flags = "-address /s --root=/r -log-level debug";
+        let as_ours = "lazystar snapshotter --address /s --root=/r --log-level debug";
+        assert_eq!(of(&format!("/usr/bin/containerd-stargz-grpc {flags}")), as_ours);
+        assert_eq!(of("containerd-stargz-grpc -version"), "lazystar --version");
+        for line in [as_ours, "lazystar --version"] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok() || line.ends_with("version"), "{line}");
+        }
+    }
 }

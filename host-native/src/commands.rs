@@ -4,6 +4,7 @@ mod demo;
 mod explore;
 mod inspect;
 mod mount;
+mod snapshotter;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -15,6 +16,7 @@ use indicatif::ProgressBar;
 use lazystar_core::footer::FooterError;
 use lazystar_core::image::Image as ImageTree;
 use lazystar_core::open::OpenError;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
 
 use crate::cache::Cache;
@@ -30,12 +32,12 @@ use crate::reference::ImageRef;
 /// # Errors
 /// When the command fails; the error is one sentence for its user.
 pub fn run(cli: Cli) -> Result<()> {
-    start_log(&cli.global)?;
+    start_log(&cli)?;
     let global = &cli.global;
     match &cli.command {
         Command::Demo(args) => demo::run(args),
+        Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
-
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
         Command::Ls(args) => block_on(explore::ls(global, args)),
@@ -52,14 +54,19 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn start_log(global: &Global) -> Result<()> {
+fn start_log(cli: &Cli) -> Result<()> {
+    let is_daemon = matches!(cli.command, Command::Snapshotter(_));
+    let usual = if is_daemon { LevelFilter::INFO } else { LevelFilter::WARN };
     // `RUST_LOG` wins, for what a level alone cannot say.
-    let level = EnvFilter::new(format!("error,lazystar={}", global.log_level));
+    let level = cli.global.log_level.unwrap_or(usual);
+    let level = EnvFilter::new(format!("error,lazystar={level}"));
     let filter = EnvFilter::try_from_default_env().unwrap_or(level);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_target(false)
-        .try_init()
-        .map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+    let log = log.with_target(false);
+    // Scripts look for fields of the daemon's log at the top of each object.
+    let started =
+        if is_daemon { log.json().flatten_event(true).try_init() } else { log.try_init() };
+    started.map_err(|error| anyhow!("cannot start the log: {error}"))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -15,6 +15,7 @@ use std::time::Instant;
 use lazystar_core::Toc;
 use lazystar_core::fetch::{FetchFailure, FetchId, FetchRequest, Priority};
 use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadError, ReadId};
+use lazystar_core::toc::Landmark;
 use lazystar_core::verify::MemberJob;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -178,6 +179,15 @@ impl LazyLayer {
         let result = receive.await;
         cancel.1 = None;
         result.unwrap_or(Err(ReadError::Fetch(FetchFailure::Transient)))
+    }
+
+    /// Fetches what the layer's landmark asks for.
+    pub async fn prefetch(self: &Arc<Self>) {
+        if let Landmark::Prefetch(end) = self.toc.landmark()
+            && let Err(error) = self.ensure(0..end, Priority::Prefetch).await
+        {
+            tracing::warn!(%error, "prefetch failed");
+        }
     }
 
     /// Gives the engine a command or input, then carries out all that it wants.

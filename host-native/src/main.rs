@@ -6,7 +6,7 @@ use clap::Parser;
 use lazystar::cli::Cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(lazystar::cli::translated(std::env::args_os()));
     match lazystar::commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -176,7 +177,8 @@ fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSes
 }
 
 /// Whether root here is an ordinary user elsewhere: not every user id is mapped to itself.
-fn in_user_namespace() -> bool {
+#[must_use]
+pub fn in_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
@@ -238,7 +240,10 @@ impl PrivateDir {
         let run = Path::new("/run");
         let usable = run.is_dir() && !in_user_namespace;
         let base = if usable { run.to_owned() } else { std::env::temp_dir() };
-        let dir = base.join(format!("lazystar-{}", std::process::id()));
+        // A process may make several at once.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = base.join(format!("lazystar-{}-{count}", std::process::id()));
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&dir)

@@ -127,7 +127,7 @@ fn run_lazily(
         platform: None,
         cache_dir: Some(dir.path("cache")),
         allow_unverified: false,
-        log_level: tracing::level_filters::LevelFilter::WARN,
+        log_level: None,
     };
     registry.reset();
     let start = Instant::now();

@@ -7,16 +7,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use lazystar_core::fetch::Priority;
-use lazystar_core::toc::Landmark;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Opened, cache_dir, runtime};
 use crate::cli::{Global, MountArgs};
-use crate::driver::LazyLayer;
 use crate::mount::{self, Mounted};
 
 /// Set for the child, which writes `ready` to standard output when the mount is there.
@@ -52,7 +48,11 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let prefetched = layers.clone();
     let mounted = mount::mount(layers, &args.dir, args.rw.as_deref())?;
     if !args.no_prefetch {
-        runtime.spawn(prefetch(prefetched));
+        runtime.spawn(async move {
+            for layer in prefetched {
+                layer.prefetch().await;
+            }
+        });
     }
     unmount_on_signals(&runtime, &mounted)?;
     if is_child {
@@ -98,15 +98,4 @@ fn unmount_on_signals(runtime: &tokio::runtime::Runtime, mounted: &Mounted) -> R
         std::process::exit(1);
     });
     Ok(())
-}
-
-/// Fetches what the layers' landmarks ask for.
-async fn prefetch(layers: Vec<Arc<LazyLayer>>) {
-    for layer in layers {
-        if let Landmark::Prefetch(end) = layer.toc().landmark()
-            && let Err(error) = layer.ensure(0..end, Priority::Prefetch).await
-        {
-            tracing::warn!(%error, "prefetch failed");
-        }
-    }
 }

@@ -1,0 +1,78 @@
+//! The snapshotter: containerd's snapshots service, with layers that are mounted before they are
+//! downloaded.
+
+pub mod labels;
+pub mod lazy;
+pub mod mounts;
+pub mod service;
+pub mod snapshots;
+pub mod store;
+pub mod usage;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use futures_util::stream;
+use tokio::net::UnixListener;
+use tonic::transport::Server;
+
+use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use service::Service;
+use snapshots::Snapshotter;
+
+/// Where clients look for the socket of a snapshotter of this kind.
+pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
+/// Where such a snapshotter keeps its state.
+pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
+
+/// Serves snapshots on a unix socket until `end` is done; then unmounts everything.
+///
+/// # Errors
+/// When the socket or the root directory cannot be used.
+pub async fn serve(
+    snapshotter: Arc<Snapshotter>,
+    address: &Path,
+    end: impl Future<Output = ()>,
+) -> Result<()> {
+    snapshotter.restore().await.context("cannot mount again what was mounted")?;
+    let listener = listen(address)?;
+    tracing::info!(address = %address.display(), "serving snapshots");
+    let connections = stream::unfold(listener, |listener| async move {
+        let connection = listener.accept().await.map(|(connection, _)| connection);
+        Some((connection, listener))
+    });
+    let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
+    let served =
+        Server::builder().add_service(service).serve_with_incoming_shutdown(connections, end).await;
+    // Nobody connects to a socket that nobody serves.
+    if let Err(error) = fs::remove_file(address) {
+        tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
+    }
+    tokio::task::spawn_blocking(move || snapshotter.close()).await?;
+    served.context("serving snapshots failed")
+}
+
+/// Listens on a socket, taking the place of one that nobody serves.
+fn listen(address: &Path) -> Result<UnixListener> {
+    if StdUnixStream::connect(address).is_ok() {
+        bail!(
+            "{} is served by another process; stop it, or choose another socket with --address",
+            address.display()
+        );
+    }
+    if let Some(dir) = address.parent() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+    match fs::remove_file(address) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", address.display()));
+        }
+        _ => {}
+    }
+    UnixListener::bind(address).with_context(|| format!("cannot listen on {}", address.display()))
+}
