@@ -38,7 +38,7 @@ pub async fn serve(
     address: &Path,
     end: impl Future<Output = ()>,
 ) -> Result<()> {
-    snapshotter.restore().await.context("cannot mount again what was mounted")?;
+    snapshotter.restore().context("cannot mount again what was mounted")?;
     let listener = listen(address)?;
     tracing::info!(address = %address.display(), "serving snapshots");
     let connections = stream::unfold(listener, |listener| async move {

@@ -31,7 +31,8 @@ pub struct LazyLayers {
     opener: LayerOpener,
     options: OpenOptions,
     opening: Mutex<HashMap<String, Opening>>,
-    mounted: Mutex<HashMap<PathBuf, MountedLayer>>,
+    /// A cell for each directory, so that whoever wants the same layer waits for one mount of it.
+    mounted: Mutex<HashMap<PathBuf, Arc<OnceCell<MountedLayer>>>>,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,7 @@ struct Opened {
 
 #[derive(Debug)]
 struct MountedLayer {
+    manifest: Option<Digest>,
     layer: Arc<LazyLayer>,
     mounted: Mounted,
 }
@@ -59,11 +61,25 @@ impl LazyLayers {
         Self { opener, options, opening: Mutex::default(), mounted: Mutex::default() }
     }
 
-    /// Mounts a layer on `dir` and returns the digest of the manifest that it was found in.
+    /// Mounts a layer on `dir`, unless it is there already, and returns the digest of the manifest
+    /// that it was found in.
     ///
     /// # Errors
     /// When the layer cannot be read lazily, with the reason, or not mounted.
     pub async fn mount(&self, dir: &Path, source: &LayerSource) -> Result<Option<Digest>> {
+        let cell = Arc::clone(lock(&self.mounted).entry(dir.to_owned()).or_default());
+        let mounted = cell.get_or_try_init(|| self.mount_new(dir, source)).await;
+        if mounted.is_err() {
+            let mut all = lock(&self.mounted);
+            // Unless somebody else is trying again by now.
+            if all.get(dir).is_some_and(|kept| Arc::strong_count(kept) <= 2) {
+                all.remove(dir);
+            }
+        }
+        Ok(mounted?.manifest)
+    }
+
+    async fn mount_new(&self, dir: &Path, source: &LayerSource) -> Result<MountedLayer> {
         let (layer, manifest) = timeout(PATIENCE, self.open(source)).await.map_err(|_| {
             anyhow!("{} did not answer within {} s", source.reference.host(), PATIENCE.as_secs())
         })??;
@@ -71,22 +87,16 @@ impl LazyLayers {
         let layers = vec![Arc::clone(&layer)];
         let mounted =
             tokio::task::spawn_blocking(move || mount::mount(layers, &on, None)).await??;
-        let mounted = MountedLayer { layer: Arc::clone(&layer), mounted };
-        lock(&self.mounted).insert(dir.to_owned(), mounted);
-        tokio::spawn(async move { layer.prefetch().await });
-        Ok(manifest)
-    }
-
-    /// Whether a layer is mounted on `dir`.
-    #[must_use]
-    pub fn is_mounted(&self, dir: &Path) -> bool {
-        lock(&self.mounted).contains_key(dir)
+        let prefetched = Arc::clone(&layer);
+        tokio::spawn(async move { prefetched.prefetch().await });
+        Ok(MountedLayer { manifest, layer, mounted })
     }
 
     /// What is in the cache of the layer that is mounted on `dir`, in bytes, and its files.
     #[must_use]
     pub fn usage(&self, dir: &Path) -> Option<(u64, u64)> {
-        let layer = lock(&self.mounted).get(dir).map(|it| Arc::clone(&it.layer))?;
+        let cell = lock(&self.mounted).get(dir).map(Arc::clone)?;
+        let layer = &cell.get()?.layer;
         let bytes = layer.cache().disk_bytes().unwrap_or(0);
         Some((bytes, u64::from(layer.toc().node_count())))
     }
@@ -97,13 +107,15 @@ impl LazyLayers {
     /// When the kernel refuses.
     pub fn unmount(&self, dir: &Path) -> Result<()> {
         let mounted = lock(&self.mounted).remove(dir);
+        let mounted = mounted.as_ref().and_then(|cell| cell.get());
         mounted.map_or(Ok(()), |it| it.mounted.unmounter().unmount())
     }
 
     /// Unmounts everything.
     pub fn unmount_all(&self) {
-        for (dir, mounted) in std::mem::take(&mut *lock(&self.mounted)) {
-            if let Err(error) = mounted.mounted.unmounter().unmount() {
+        let dirs: Vec<_> = lock(&self.mounted).keys().cloned().collect();
+        for dir in dirs {
+            if let Err(error) = self.unmount(&dir) {
                 tracing::warn!(dir = %dir.display(), "cannot unmount: {error:#}");
             }
         }

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lazystar_core::Digest;
-use tokio::task::JoinSet;
 
 use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET};
 use super::lazy::LazyLayers;
@@ -52,27 +51,23 @@ impl Snapshotter {
         Ok(Self { dir, store, lazy, user_xattrs, pending: Mutex::default() })
     }
 
-    /// Mounts again the lazy layers that were mounted when the process before this one ended, side
-    /// by side; one that fails is tried again when it is needed.
-    pub async fn restore(self: &Arc<Self>) -> Result<()> {
+    /// Begins to mount again the lazy layers that were mounted when the process before this one
+    /// ended, side by side; one that fails is tried again when it is needed.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn restore(self: &Arc<Self>) -> Result<()> {
         mounts::detach_below(&self.dir);
-        let mut tasks = JoinSet::new();
-        let mut lazy = Vec::new();
         self.store.walk(|key, record| {
+            let (this, key) = (Arc::clone(self), key.to_owned());
             if record.is_lazy() {
-                lazy.push((key.to_owned(), record));
+                tokio::spawn(async move {
+                    if let Err(error) = this.make_available(&key, &record).await {
+                        tracing::warn!(snapshot = key, "cannot mount a layer again: {error}");
+                    }
+                });
             }
-        })?;
-        for (key, record) in lazy {
-            let this = Arc::clone(self);
-            tasks.spawn(async move {
-                if let Err(error) = this.make_available(&key, &record).await {
-                    tracing::warn!(snapshot = key, "cannot mount a layer again: {error}");
-                }
-            });
-        }
-        tasks.join_all().await;
-        Ok(())
+        })
     }
 
     /// Makes an active snapshot; or, when the labels ask for a remote one and the layer can be read
@@ -304,9 +299,6 @@ impl Snapshotter {
 
     async fn make_available(&self, key: &str, record: &Record) -> Result<()> {
         let dir = self.fs(record.id);
-        if self.lazy.is_mounted(&dir) {
-            return Ok(());
-        }
         let unavailable = |why: String| {
             SnapshotError::Unavailable(format!(
                 "the layer of snapshot {key:?} is unavailable: {why}"
