@@ -170,8 +170,8 @@ pub struct SnapshotterArgs {
     /// The unix socket to serve on
     #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
     pub address: PathBuf,
-    /// The configuration, in containerd-stargz-grpc's format [default:
-    /// /etc/containerd-stargz-grpc/config.toml, if it is there]
+    /// A configuration file. None is read yet: naming one is an error, so that nobody believes
+    /// that it counts
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Keep snapshots and fetched content here

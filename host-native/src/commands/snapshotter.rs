@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cache::Cache;
@@ -16,6 +16,12 @@ use crate::snapshotter::serve;
 use crate::snapshotter::snapshots::Snapshotter;
 
 pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
+    if let Some(config) = &args.config {
+        bail!(
+            "{} cannot be used: this version reads no configuration file; start it without --config",
+            config.display()
+        );
+    }
     let root = &args.root;
     std::fs::create_dir_all(root)
         .with_context(|| format!("cannot make the directory {}", root.display()))?;
