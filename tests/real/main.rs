@@ -4,6 +4,7 @@
 //! (else `target/release/lazystar`). A test whose part is missing prints `SKIP name: reason` and passes.
 
 mod containerd;
+mod docker;
 mod failures;
 mod interop;
 mod lifecycle;
