@@ -364,6 +364,7 @@ impl Record {
 
     /// Whether the snapshot can stand for one that is asked for on top of `parent`.
     fn stands_for(&self, parent: &str, name: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(self.kind == Kind::Committed, "{name} is there already, not committed");
         anyhow::ensure!(
             self.parent == parent,
             "{name} is there already, on top of {:?} instead of {parent:?}",
