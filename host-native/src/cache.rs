@@ -72,11 +72,26 @@ impl Cache {
     /// # Errors
     /// When its files cannot be opened or made.
     pub fn layer(&self, toc: &Arc<Toc>) -> io::Result<LayerCache> {
-        // What nobody verified must never be taken for the layer that somebody did.
-        let suffix = if toc.assurance() == Assurance::Unverified { "-unverified" } else { "" };
-        let dir = self.dir.join("layers").join(format!("{}{suffix}", toc.digest().hex()));
+        let dir = self.layer_dir(toc);
         make_private_dir(&dir)?;
         LayerCache::open(&dir, Arc::clone(toc))
+    }
+
+    fn layer_dir(&self, toc: &Toc) -> PathBuf {
+        // What nobody verified must never be taken for the layer that somebody did.
+        let suffix = if toc.assurance() == Assurance::Unverified { "-unverified" } else { "" };
+        self.dir.join("layers").join(format!("{}{suffix}", toc.digest().hex()))
+    }
+
+    /// Removes the content of a layer. Whoever has it open goes on with it.
+    ///
+    /// # Errors
+    /// When its files cannot be removed.
+    pub fn remove(&self, toc: &Toc) -> io::Result<()> {
+        match fs::remove_dir_all(self.layer_dir(toc)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// The last bytes of a blob, if they were kept.

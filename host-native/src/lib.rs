@@ -1,5 +1,6 @@
 //! The native host of Lazystar: registries, cache, mounts and the command line.
 
+pub mod as_text;
 pub mod cache;
 pub mod cli;
 pub mod codec;

@@ -3,6 +3,7 @@
 
 pub mod labels;
 pub mod lazy;
+pub mod mount_process;
 pub mod mounts;
 pub mod service;
 pub mod snapshots;
@@ -29,16 +30,29 @@ pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.so
 /// Where such a snapshotter keeps its state.
 pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
 
-/// Serves snapshots on a unix socket until `end` is done; then unmounts everything.
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Lazy layers stay mounted, for whoever uses them and for the daemon that comes next.
+    KeepMounts,
+    /// Everything is unmounted.
+    Everything,
+}
+
+/// Serves snapshots on a unix socket until `end` is done.
 ///
 /// # Errors
 /// When the socket or the root directory cannot be used.
 pub async fn serve(
     snapshotter: Arc<Snapshotter>,
     address: &Path,
-    end: impl Future<Output = ()>,
+    end: impl Future<Output = End> + Send + 'static,
 ) -> Result<()> {
-    snapshotter.restore().context("cannot mount again what was mounted")?;
+    snapshotter.begin().await.context("cannot serve lazy layers")?;
+    let (say_end, ended) = tokio::sync::oneshot::channel();
+    let end = async move {
+        let _ = say_end.send(end.await);
+    };
     let listener = listen(address)?;
     tracing::info!(address = %address.display(), "serving snapshots");
     let connections = stream::unfold(listener, |listener| async move {
@@ -52,7 +66,7 @@ pub async fn serve(
     if let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
     }
-    tokio::task::spawn_blocking(move || snapshotter.close()).await?;
+    snapshotter.end(ended.await.unwrap_or(End::KeepMounts)).await;
     served.context("serving snapshots failed")
 }
 

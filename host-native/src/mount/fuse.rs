@@ -32,18 +32,15 @@ const MAX_BACKGROUND: u16 = 128;
 #[derive(Debug)]
 pub struct ImageFs {
     tree: Tree,
-    layers: Vec<Arc<LazyLayer>>,
-    has_xattrs: bool,
-    bytes: u64,
+    may_have_xattrs: bool,
 }
 
 impl ImageFs {
-    /// Shows `tree`, whose layers are `layers`, the bottom one first.
+    /// Shows `tree`.
     #[must_use]
-    pub fn new(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Self {
-        let has_xattrs = tree.has_xattrs();
-        let bytes = layers.iter().map(|layer| layer.toc().flat_size()).sum();
-        Self { tree, layers, has_xattrs, bytes }
+    pub fn new(tree: Tree) -> Self {
+        let may_have_xattrs = tree.may_have_xattrs();
+        Self { tree, may_have_xattrs }
     }
 
     fn file_attr(&self, inode: u64) -> Option<FileAttr> {
@@ -101,7 +98,10 @@ impl Filesystem for ImageFs {
         match found.and_then(|inode| self.file_attr(inode)) {
             Some(attr) => reply.entry(&FOR_EVER, &attr, Generation(0)),
             // Inode 0 lets the kernel remember that there is no such name.
-            None => reply.entry(&FOR_EVER, &absent(), Generation(0)),
+            None if self.tree.absence_lasts(parent.0) => {
+                reply.entry(&FOR_EVER, &absent(), Generation(0));
+            }
+            None => reply.error(Errno::ENOENT),
         }
     }
 
@@ -114,8 +114,8 @@ impl Filesystem for ImageFs {
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         match self.tree.locate(inode.0) {
-            Some((_, toc, node)) if toc.kind(node) == Kind::Symlink => {
-                reply.data(toc.readlink(node))
+            Some((layer, node)) if layer.toc().kind(node) == Kind::Symlink => {
+                reply.data(layer.toc().readlink(node))
             }
             _ => reply.error(Errno::EINVAL),
         }
@@ -141,17 +141,15 @@ impl Filesystem for ImageFs {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some((layer, toc, node)) = self.tree.locate(inode.0) else {
+        let Some((layer, node)) = self.tree.locate(inode.0) else {
             return reply.error(Errno::EIO);
         };
-        let Some(layer) = self.layers.get(layer) else { return reply.error(Errno::EIO) };
-        let file = toc.flat_range(node);
+        let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
         if layer.is_present(flat.clone()) {
-            return answer(layer, flat, reply);
+            return answer(&layer, flat, reply);
         }
-        let layer = Arc::clone(layer);
         let reader = Arc::clone(&layer);
         reader.request(flat.clone(), Priority::Demand, move |result| match result {
             Ok(()) => answer(&layer, flat, reply),
@@ -201,9 +199,9 @@ impl Filesystem for ImageFs {
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let files = self.layers.iter().map(|layer| u64::from(layer.toc().node_count())).sum();
+        let (bytes, files) = self.tree.totals();
         let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
-        reply.statfs(self.bytes.div_ceil(BLOCK), 0, 0, files, 0, block, 255, block);
+        reply.statfs(bytes.div_ceil(BLOCK), 0, 0, files, 0, block, 255, block);
     }
 
     fn getxattr(
@@ -214,22 +212,27 @@ impl Filesystem for ImageFs {
         size: u32,
         reply: ReplyXattr,
     ) {
-        if !self.has_xattrs {
+        if !self.may_have_xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        let value = self.tree.xattrs(inode.0).find(|(known, _)| *known == name.as_bytes());
-        match value {
-            Some((_, value)) => sized(value, size, reply),
+        let mut found = None;
+        self.tree.xattrs(inode.0, |known, value| {
+            if known == name.as_bytes() {
+                found = Some(value.to_vec());
+            }
+        });
+        match found {
+            Some(value) => sized(&value, size, reply),
             None => reply.error(Errno::ENODATA),
         }
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        if !self.has_xattrs {
+        if !self.may_have_xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        let names: Vec<u8> =
-            self.tree.xattrs(inode.0).flat_map(|(name, _)| [name, b"\0"].concat()).collect();
+        let mut names = Vec::new();
+        self.tree.xattrs(inode.0, |name, _| names.extend([name, b"\0"].concat()));
         sized(&names, size, reply);
     }
 
