@@ -1,6 +1,8 @@
 //! What the commands do.
 
+mod buildkitd;
 mod demo;
+mod doctor;
 mod explore;
 mod inspect;
 mod mount;
@@ -21,11 +23,14 @@ use tracing_subscriber::filter::EnvFilter;
 
 use crate::cache::Cache;
 use crate::cli::{Cli, Command, Global};
+use crate::config::Config;
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
+use crate::keychain::Keychain;
 use crate::oci::Platform;
 use crate::open::{LayerError, LayerOpener, Layers};
 use crate::reference::ImageRef;
+use crate::registry::Client;
 
 /// Runs a command line.
 ///
@@ -37,6 +42,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
+        Command::Doctor(args) => block_on(doctor::run(global, args)),
+        Command::Buildkitd(args) => block_on(buildkitd::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
@@ -107,6 +114,21 @@ async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
     result
 }
 
+/// What `--config` says; without it nothing is configured.
+fn configured(global: &Global) -> Result<Config> {
+    let file = global.config.as_deref();
+    file.map_or_else(|| Ok(Config::default()), |file| Ok(Config::load(Some(file))?.config))
+}
+
+fn open_options(global: &Global, config: &Config, cache: &Cache) -> OpenOptions {
+    OpenOptions {
+        client: Client::new(config.client_options(Keychain::default())),
+        plain_http: global.plain_http,
+        platform: global.platform.clone().unwrap_or_else(Platform::host),
+        manifests: Some(cache.manifests()),
+    }
+}
+
 fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
 }
@@ -126,12 +148,7 @@ impl Opened {
                 dir.display()
             )
         })?;
-        let options = OpenOptions {
-            plain_http: global.plain_http,
-            platform: global.platform.clone().unwrap_or_else(Platform::host),
-            manifests: Some(cache.manifests()),
-            ..OpenOptions::default()
-        };
+        let options = open_options(global, &configured(global)?, &cache);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
             let image = Image::open(reference, &options).await;

@@ -22,6 +22,7 @@ use tokio::net::UnixListener;
 use tonic::transport::Server;
 
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::systemd;
 use service::Service;
 use snapshots::Snapshotter;
 
@@ -51,9 +52,15 @@ pub async fn serve(
     snapshotter.begin().await.context("cannot serve lazy layers")?;
     let (say_end, ended) = tokio::sync::oneshot::channel();
     let end = async move {
-        let _ = say_end.send(end.await);
+        let how = end.await;
+        systemd::stopping();
+        let _ = say_end.send(how);
     };
-    let listener = listen(address)?;
+    let (listener, is_ours) = match systemd::listener()? {
+        Some(opened) => (UnixListener::from_std(opened)?, false),
+        None => (listen(address)?, true),
+    };
+    systemd::ready();
     tracing::info!(address = %address.display(), "serving snapshots");
     let connections = stream::unfold(listener, |listener| async move {
         let connection = listener.accept().await.map(|(connection, _)| connection);
@@ -62,8 +69,8 @@ pub async fn serve(
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
     let served =
         Server::builder().add_service(service).serve_with_incoming_shutdown(connections, end).await;
-    // Nobody connects to a socket that nobody serves.
-    if let Err(error) = fs::remove_file(address) {
+    // Nobody connects to a socket that nobody serves; one of systemd's waits for the next daemon.
+    if is_ours && let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
     }
     snapshotter.end(ended.await.unwrap_or(End::KeepMounts)).await;

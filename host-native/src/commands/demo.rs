@@ -124,6 +124,7 @@ fn run_lazily(
 ) -> Result<(String, Figures)> {
     let global = Global {
         plain_http: true,
+        config: None,
         platform: None,
         cache_dir: Some(dir.path("cache")),
         allow_unverified: false,

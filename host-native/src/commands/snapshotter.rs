@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::open_options;
 use crate::cache::Cache;
 use crate::cli::{Global, SnapshotterArgs};
-use crate::image::OpenOptions;
+use crate::config::{Config, Loaded, Verification};
 use crate::mount;
-use crate::oci::Platform;
 use crate::open::LayerOpener;
 use crate::snapshotter::lazy::LazyLayers;
 use crate::snapshotter::mount_process::client::{CHILD, Launch};
@@ -21,40 +21,32 @@ use crate::snapshotter::snapshots::Snapshotter;
 use crate::snapshotter::{End, serve};
 
 pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
-    if let Some(config) = &args.config {
-        bail!(
-            "{} cannot be used: this version reads no configuration file; start it without --config",
-            config.display()
-        );
-    }
+    let Loaded { config, notes } = Config::load(global.config.as_deref())?;
     let root = &args.root;
     fs::create_dir_all(root)
         .with_context(|| format!("cannot make the directory {}", root.display()))?;
     let root = root.canonicalize()?;
     if std::env::var_os(CHILD).is_some() {
-        mount_layers(global, &root).await
+        mount_layers(global, &root, &config).await
     } else {
+        notes.iter().for_each(|note| tracing::info!("configuration, {note}"));
         daemon(args, &root).await
     }
 }
 
 /// The mount process.
-async fn mount_layers(global: &Global, root: &Path) -> Result<()> {
+async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
     let device = server::inherited_device()?;
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
     let cache = Cache::open(&dir)
         .with_context(|| format!("cannot use the cache directory {}", dir.display()))?;
-    let options = OpenOptions {
-        plain_http: global.plain_http,
-        platform: global.platform.clone().unwrap_or_else(Platform::host),
-        manifests: Some(cache.manifests()),
-        ..OpenOptions::default()
-    };
-    let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
+    let options = open_options(global, config, &cache);
+    let allow_unverified = global.allow_unverified || config.verification != Verification::Required;
+    let layers = ImageLayers::new(LayerOpener { cache, allow_unverified }, options, config);
     let socket = mount_process::socket(root);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        served = server::serve(device, &socket, ImageLayers::new(opener, options)) => served,
+        served = server::serve(device, &socket, layers) => served,
         _ = terminate.recv() => Ok(()),
     }
 }

@@ -218,6 +218,7 @@ async fn get(repository: &Repository, reference: &str) -> Result<(Bytes, String)
         match collect(client, response, MAX_MANIFEST).await {
             Ok(bytes) => {
                 client.count_bytes(bytes.len() as u64);
+                endpoint.metrics.bytes.inc_by(bytes.len() as u64);
                 return Ok((bytes, media_type));
             }
             Err(error) if error.is_transient() && attempt < attempts => {

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
@@ -148,11 +148,16 @@ impl Filesystem for ImageFs {
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
         if layer.is_present(flat.clone()) {
+            layer.metrics().hit(flat.end - flat.start);
             return answer(&layer, flat, reply);
         }
         let reader = Arc::clone(&layer);
+        let asked = Instant::now();
         reader.request(flat.clone(), Priority::Demand, move |result| match result {
-            Ok(()) => answer(&layer, flat, reply),
+            Ok(()) => {
+                layer.metrics().waited(flat.end - flat.start, asked.elapsed());
+                answer(&layer, flat, reply);
+            }
             Err(ReadError::Fetch(lazystar_core::fetch::FetchFailure::Storage)) => {
                 reply.error(Errno::ENOSPC);
             }

@@ -23,6 +23,7 @@ use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
 use super::{mounts, usage};
+use crate::metrics::{Reason, count_fallback};
 use crate::proto::types::Mount;
 
 /// Lazy layers that are mounted again at the same time.
@@ -267,7 +268,10 @@ impl Snapshotter {
         if let Ok(known) = self.store.get(target) {
             return known.stands_for(parent, target);
         }
-        let mut source = LayerSource::parse(labels).map_err(anyhow::Error::msg)?;
+        let mut source = LayerSource::parse(labels).map_err(|why| {
+            count_fallback(Reason::NoLabels);
+            anyhow::Error::msg(why)
+        })?;
         let place = self.new_place(Kind::Committed, parent).await?;
         let (number, dir) = (place.number()?, self.fs(place.id));
         let layer = LazyLayer { number, dir, source: source.clone() };

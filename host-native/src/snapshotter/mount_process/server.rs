@@ -154,7 +154,12 @@ impl Process {
         let opened = cell.get_or_try_init(|| async {
             let (layer, manifest) = self.layers.open(&wanted.source).await?;
             self.shown.insert(wanted.number, Arc::clone(&layer));
-            let prefetch = tokio::spawn(async move { layer.prefetch().await });
+            let wanted_ahead = self.layers.prefetch();
+            let prefetch = tokio::spawn(async move {
+                if wanted_ahead.enabled {
+                    layer.prefetch(wanted_ahead.size).await;
+                }
+            });
             lock(&self.prefetching).insert(wanted.number, prefetch.abort_handle());
             anyhow::Ok(manifest)
         });
