@@ -61,6 +61,6 @@ mod tests {
              # HELP b B.\n# TYPE b gauge\nb 7\n"
         );
         assert_eq!(combined(&[one]), one);
-        assert_eq!(combined::<&str>(&[]), "");
+        assert_eq!(combined(&[""]), "");
     }
 }
