@@ -5,6 +5,7 @@ mod explore;
 mod inspect;
 mod mount;
 mod snapshotter;
+mod status;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -37,6 +38,10 @@ pub fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
+        Command::Status { root, json } => block_on(status::status(root, *json)),
+        Command::Explain { image, root, json } => {
+            block_on(status::explain(global, image, root, *json))
+        }
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

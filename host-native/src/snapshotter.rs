@@ -1,8 +1,10 @@
 //! The snapshotter: containerd's snapshots service, with layers that are mounted before they are
 //! downloaded.
 
+pub mod control;
 pub mod labels;
 pub mod lazy;
+pub mod lines;
 pub mod mount_process;
 pub mod mounts;
 pub mod service;
@@ -11,7 +13,7 @@ pub mod store;
 pub mod usage;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +55,8 @@ pub async fn serve(
     let end = async move {
         let _ = say_end.send(end.await);
     };
-    let listener = listen(address)?;
+    let listener = listen(address, "; stop it, or choose another socket with --address")?;
+    tokio::spawn(control::serve(Arc::clone(&snapshotter)));
     tracing::info!(address = %address.display(), "serving snapshots");
     let connections = stream::unfold(listener, |listener| async move {
         let connection = listener.accept().await.map(|(connection, _)| connection);
@@ -70,13 +73,14 @@ pub async fn serve(
     served.context("serving snapshots failed")
 }
 
-/// Listens on a socket, taking the place of one that nobody serves.
-fn listen(address: &Path) -> Result<UnixListener> {
+/// Listens on a socket that only its owner may use, taking the place of one that nobody serves.
+/// `advice` says what to do where somebody does.
+///
+/// # Errors
+/// When somebody serves it, or it cannot be made.
+pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
     if StdUnixStream::connect(address).is_ok() {
-        bail!(
-            "{} is served by another process; stop it, or choose another socket with --address",
-            address.display()
-        );
+        bail!("{} is served by another process{advice}", address.display());
     }
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -88,5 +92,8 @@ fn listen(address: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(address).with_context(|| format!("cannot listen on {}", address.display()))
+    let listener = UnixListener::bind(address)
+        .with_context(|| format!("cannot listen on {}", address.display()))?;
+    fs::set_permissions(address, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }

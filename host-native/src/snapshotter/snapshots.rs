@@ -19,6 +19,7 @@ use futures_util::stream;
 use super::End;
 use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET};
 use super::lazy::{LazyLayer, LazyLayers};
+use super::mount_process::protocol::ShownLayer;
 use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
@@ -137,6 +138,28 @@ impl Snapshotter {
         labels: Labels,
     ) -> Result<Vec<Mount>> {
         self.create(Kind::View, key, parent, labels).await
+    }
+
+    /// The directory that everything is below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// The lazy layers that are mounted.
+    ///
+    /// # Errors
+    /// When the mount process does not answer.
+    pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
+        self.lazy.shown().await
+    }
+
+    /// Why snapshots that were asked for lazily are not lazy.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fallbacks(&self) -> Result<Vec<(String, Fallback)>> {
+        self.store.fallbacks()
     }
 
     /// How to mount an active snapshot or a view.
