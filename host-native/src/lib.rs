@@ -5,6 +5,7 @@ pub mod cache;
 pub mod cli;
 pub mod codec;
 pub mod commands;
+pub mod config;
 pub mod demo;
 pub mod driver;
 pub mod filter;
