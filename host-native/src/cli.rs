@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
@@ -72,6 +73,10 @@ pub struct Global {
     /// ~/.cache/lazystar]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Let fetched content take this much of the disk, as 20GB; what was read least recently is
+    /// dropped, and fetched again when it is needed [default: no limit]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub cache_limit: Option<ByteSize>,
     /// Also open layers whose content nothing vouches for: images without a TOC digest, and
     /// legacy stargz layers
     #[arg(long, global = true)]
@@ -158,7 +163,7 @@ pub enum Command {
     /// Show what a running snapshotter has mounted, how much of it is cached, and what is not lazy
     Status {
         /// The root directory of the snapshotter
-        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
         root: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -171,7 +176,7 @@ pub enum Command {
         /// The image
         image: ImageRef,
         /// The root directory of the snapshotter
-        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
         root: PathBuf,
         /// Print JSON, an object a layer
         #[arg(long)]
@@ -190,14 +195,14 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct SnapshotterArgs {
     /// The unix socket to serve on
-    #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
+    #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,
     /// A configuration file. None is read yet: naming one is an error, so that nobody believes
     /// that it counts
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Keep snapshots and fetched content here
-    #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
     pub root: PathBuf,
 }
 

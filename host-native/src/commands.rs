@@ -7,12 +7,13 @@ mod mount;
 mod snapshotter;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytesize::ByteSize;
 use indicatif::ProgressBar;
 use lazystar_core::footer::FooterError;
 use lazystar_core::image::Image as ImageTree;
@@ -20,7 +21,7 @@ use lazystar_core::open::OpenError;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Quota};
 use crate::cli::{Cli, Command, Global};
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
@@ -116,6 +117,16 @@ fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
 }
 
+fn open_cache(dir: &Path, limit: Option<ByteSize>) -> Result<Cache> {
+    let quota = limit.map(|limit| Quota::new(limit.as_u64()));
+    Cache::limited(dir, quota).with_context(|| {
+        format!(
+            "cannot use the cache directory {} (choose another with --cache-dir)",
+            dir.display()
+        )
+    })
+}
+
 /// An image and what became of opening its layers.
 struct Opened {
     image: Arc<Image>,
@@ -125,12 +136,7 @@ struct Opened {
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
         let dir = cache_dir(global);
-        let cache = Cache::open(&dir).with_context(|| {
-            format!(
-                "cannot use the cache directory {} (choose another with --cache-dir)",
-                dir.display()
-            )
-        })?;
+        let cache = open_cache(&dir, global.cache_limit)?;
         let options = OpenOptions {
             plain_http: global.plain_http,
             platform: global.platform.clone().unwrap_or_else(Platform::host),

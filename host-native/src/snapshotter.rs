@@ -15,22 +15,45 @@ pub mod usage;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::stream;
 use tokio::net::UnixListener;
 use tonic::transport::Server;
 
+use crate::mount::in_user_namespace;
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use service::Service;
 use snapshots::Snapshotter;
 
-/// Where clients look for the socket of a snapshotter of this kind.
-pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
-/// Where such a snapshotter keeps its state.
-pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
+/// The name of what this stands in for, after which its directories are called.
+const NAME: &str = "containerd-stargz-grpc";
+/// How long any call may take: longer than measuring what a large build wrote.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Where clients look for the socket: below `/run`, or below `$XDG_RUNTIME_DIR` in a user namespace.
+#[must_use]
+pub fn default_address() -> PathBuf {
+    let runtime = rootless_dir("XDG_RUNTIME_DIR", None);
+    runtime.unwrap_or_else(|| PathBuf::from("/run").join(NAME)).join(format!("{NAME}.sock"))
+}
+
+/// Where state is kept: below `/var/lib`, or below `$XDG_DATA_HOME` in a user namespace.
+#[must_use]
+pub fn default_root() -> PathBuf {
+    let data = rootless_dir("XDG_DATA_HOME", Some(".local/share"));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib").join(NAME))
+}
+
+fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
+    let is_root = rustix::process::geteuid().is_root() && !in_user_namespace();
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home?));
+    let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
+    base.filter(|_| !is_root).map(|base| base.join(NAME))
+}
 
 /// How the daemon ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,8 +86,8 @@ pub async fn serve(
         Some((connection, listener))
     });
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
-    let served =
-        Server::builder().add_service(service).serve_with_incoming_shutdown(connections, end).await;
+    let mut server = Server::builder().timeout(DEADLINE);
+    let served = server.add_service(service).serve_with_incoming_shutdown(connections, end).await;
     // Nobody connects to a socket that nobody serves.
     if let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");

@@ -125,6 +125,7 @@ fn run_lazily(
         plain_http: true,
         platform: None,
         cache_dir: Some(dir.path("cache")),
+        cache_limit: None,
         allow_unverified: false,
         log_level: None,
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cache::Cache;
+use super::open_cache;
 use crate::cli::{Global, SnapshotterArgs};
 use crate::image::OpenOptions;
 use crate::mount;
@@ -42,8 +42,7 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
 async fn mount_layers(global: &Global, root: &Path) -> Result<()> {
     let device = server::inherited_device()?;
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
-    let cache = Cache::open(&dir)
-        .with_context(|| format!("cannot use the cache directory {}", dir.display()))?;
+    let cache = open_cache(&dir, global.cache_limit)?;
     let options = OpenOptions {
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),

@@ -24,6 +24,7 @@ use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
 use super::{mounts, usage};
+use crate::mount::overlay;
 use crate::proto::types::Mount;
 
 /// Lazy layers that are mounted again at the same time.
@@ -54,10 +55,23 @@ impl Snapshotter {
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
-    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> Result<Self> {
+    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> anyhow::Result<Self> {
         let dir = root.join("snapshots");
         make_dir(&dir, 0o700, true)?;
-        let store = Store::open(&root.join("snapshots.redb"))?;
+        overlay::probe(root, user_xattrs).with_context(|| {
+            format!(
+                "containers cannot write to files below {}: choose another directory with --root, one that is not itself on overlayfs or a network file system",
+                root.display()
+            )
+        })?;
+        let file = root.join("snapshots.redb");
+        let store = Store::open(&file).with_context(|| {
+            format!(
+                "cannot use {}; when it is damaged, move it away together with {}, and pull the images again",
+                file.display(),
+                dir.display()
+            )
+        })?;
         let lazy = Arc::new(lazy);
         Ok(Self { dir, store, lazy, user_xattrs, pending: Mutex::default() })
     }
