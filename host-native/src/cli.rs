@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
@@ -78,6 +79,10 @@ pub struct Global {
     /// ~/.cache/lazystar]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Let fetched content take this much of the disk, as 20GB; what was read least recently is
+    /// dropped, and fetched again when it is needed [default: no limit]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub cache_limit: Option<ByteSize>,
     /// Also open layers whose content nothing vouches for: images without a TOC digest, and
     /// legacy stargz layers
     #[arg(long, global = true)]
@@ -179,6 +184,28 @@ pub enum Command {
     /// Starts `lazystar snapshotter` and `buildkitd`, wired to it, passes signals on, and stops both;
     /// the exit status is that of buildkitd.
     Buildkitd(BuildkitdArgs),
+    /// Show what a running snapshotter has mounted, how much of it is cached, and what is not lazy
+    Status {
+        /// The root directory of the snapshotter
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
+        root: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say for each layer of an image why it is lazy or not: what the image allows, and what
+    /// became of it in the snapshotter on this machine
+    #[command(after_help = IMAGES)]
+    Explain {
+        /// The image
+        image: ImageRef,
+        /// The root directory of the snapshotter
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
+        root: PathBuf,
+        /// Print JSON, an object a layer
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer
@@ -192,10 +219,10 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct SnapshotterArgs {
     /// The unix socket to serve on
-    #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
+    #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,
     /// Keep snapshots and fetched content here
-    #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
     pub root: PathBuf,
 }
 
@@ -205,10 +232,10 @@ pub struct DoctorArgs {
     /// An image to look at, too
     pub image: Option<ImageRef>,
     /// The snapshotter's socket
-    #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
+    #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,
     /// The snapshotter's root directory
-    #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
     pub root: PathBuf,
     /// containerd's configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/containerd/config.toml")]

@@ -7,8 +7,9 @@ mod explore;
 mod inspect;
 mod mount;
 mod snapshotter;
+mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use lazystar_core::open::OpenError;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Quota};
 use crate::cli::{Cli, Command, Global};
 use crate::config::Config;
 use crate::driver::LazyLayer;
@@ -44,6 +45,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
         Command::Doctor(args) => block_on(doctor::run(global, args)),
         Command::Buildkitd(args) => block_on(buildkitd::run(global, args)),
+        Command::Status { root, json } => block_on(status::status(root, *json)),
+        Command::Explain { image, root, json } => {
+            block_on(status::explain(global, image, root, *json))
+        }
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
@@ -126,11 +131,27 @@ fn open_options(global: &Global, config: &Config, cache: &Cache) -> OpenOptions 
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
+        layer: None,
     }
 }
 
 fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
+}
+
+/// The most that the cache may take, in bytes.
+fn cache_limit(global: &Global, config: &Config) -> Option<u64> {
+    global.cache_limit.map(|limit| limit.as_u64()).or(config.cache_limit)
+}
+
+fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
+    let quota = limit.map(Quota::new);
+    Cache::limited(dir, quota).with_context(|| {
+        format!(
+            "cannot use the cache directory {} (choose another with --cache-dir)",
+            dir.display()
+        )
+    })
 }
 
 /// An image and what became of opening its layers.
@@ -142,13 +163,9 @@ struct Opened {
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
         let dir = cache_dir(global);
-        let cache = Cache::open(&dir).with_context(|| {
-            format!(
-                "cannot use the cache directory {} (choose another with --cache-dir)",
-                dir.display()
-            )
-        })?;
-        let options = open_options(global, &configured(global)?, &cache);
+        let config = configured(global)?;
+        let cache = open_cache(&dir, cache_limit(global, &config))?;
+        let options = open_options(global, &config, &cache);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
             let image = Image::open(reference, &options).await;

@@ -1,8 +1,10 @@
 //! The snapshotter: containerd's snapshots service, with layers that are mounted before they are
 //! downloaded.
 
+pub mod control;
 pub mod labels;
 pub mod lazy;
+pub mod lines;
 pub mod mount_process;
 pub mod mounts;
 pub mod service;
@@ -11,25 +13,48 @@ pub mod store;
 pub mod usage;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::stream;
 use tokio::net::UnixListener;
 use tonic::transport::Server;
 
+use crate::mount::in_user_namespace;
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use crate::systemd;
 use service::Service;
 use snapshots::Snapshotter;
 
-/// Where clients look for the socket of a snapshotter of this kind.
-pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
-/// Where such a snapshotter keeps its state.
-pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
+/// The name of what this stands in for, after which its directories are called.
+const NAME: &str = "containerd-stargz-grpc";
+/// How long any call may take: longer than measuring what a large build wrote.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Where clients look for the socket: below `/run`, or below `$XDG_RUNTIME_DIR` in a user namespace.
+#[must_use]
+pub fn default_address() -> PathBuf {
+    let runtime = rootless_dir("XDG_RUNTIME_DIR", None);
+    runtime.unwrap_or_else(|| PathBuf::from("/run").join(NAME)).join(format!("{NAME}.sock"))
+}
+
+/// Where state is kept: below `/var/lib`, or below `$XDG_DATA_HOME` in a user namespace.
+#[must_use]
+pub fn default_root() -> PathBuf {
+    let data = rootless_dir("XDG_DATA_HOME", Some(".local/share"));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib").join(NAME))
+}
+
+fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
+    let is_root = rustix::process::geteuid().is_root() && !in_user_namespace();
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home?));
+    let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
+    base.filter(|_| !is_root).map(|base| base.join(NAME))
+}
 
 /// How the daemon ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,8 +83,9 @@ pub async fn serve(
     };
     let (listener, is_ours) = match systemd::listener()? {
         Some(opened) => (UnixListener::from_std(opened)?, false),
-        None => (listen(address)?, true),
+        None => (listen(address, "; stop it, or choose another socket with --address")?, true),
     };
+    tokio::spawn(control::serve(Arc::clone(&snapshotter)));
     systemd::ready();
     tracing::info!(address = %address.display(), "serving snapshots");
     let connections = stream::unfold(listener, |listener| async move {
@@ -67,8 +93,8 @@ pub async fn serve(
         Some((connection, listener))
     });
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
-    let served =
-        Server::builder().add_service(service).serve_with_incoming_shutdown(connections, end).await;
+    let mut server = Server::builder().timeout(DEADLINE);
+    let served = server.add_service(service).serve_with_incoming_shutdown(connections, end).await;
     // Nobody connects to a socket that nobody serves; one of systemd's waits for the next daemon.
     if is_ours && let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
@@ -77,13 +103,14 @@ pub async fn serve(
     served.context("serving snapshots failed")
 }
 
-/// Listens on a socket, taking the place of one that nobody serves.
-fn listen(address: &Path) -> Result<UnixListener> {
+/// Listens on a socket that only its owner may use, taking the place of one that nobody serves.
+/// `advice` says what to do where somebody does.
+///
+/// # Errors
+/// When somebody serves it, or it cannot be made.
+pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
     if StdUnixStream::connect(address).is_ok() {
-        bail!(
-            "{} is served by another process; stop it, or choose another socket with --address",
-            address.display()
-        );
+        bail!("{} is served by another process{advice}", address.display());
     }
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -95,5 +122,8 @@ fn listen(address: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(address).with_context(|| format!("cannot listen on {}", address.display()))
+    let listener = UnixListener::bind(address)
+        .with_context(|| format!("cannot listen on {}", address.display()))?;
+    fs::set_permissions(address, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::open_options;
-use crate::cache::Cache;
+use super::{cache_limit, open_cache, open_options};
 use crate::cli::{Global, SnapshotterArgs};
 use crate::config::{Config, Loaded, Verification};
 use crate::mount;
@@ -38,8 +37,7 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
 async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
     let device = server::inherited_device()?;
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
-    let cache = Cache::open(&dir)
-        .with_context(|| format!("cannot use the cache directory {}", dir.display()))?;
+    let cache = open_cache(&dir, cache_limit(global, config))?;
     let options = open_options(global, config, &cache);
     let allow_unverified = global.allow_unverified || config.verification != Verification::Required;
     let layers = ImageLayers::new(LayerOpener { cache, allow_unverified }, options, config);

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,11 +17,10 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazystar_core::fetch::Priority;
-use lazystar_core::layer::ReadError;
 use lazystar_core::toc::{Attr, Kind};
 
 use super::tree::Tree;
-use crate::driver::LazyLayer;
+use crate::driver::{LazyLayer, READ_ATTEMPTS};
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -147,22 +147,7 @@ impl Filesystem for ImageFs {
         let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
-        if layer.is_present(flat.clone()) {
-            layer.metrics().hit(flat.end - flat.start);
-            return answer(&layer, flat, reply);
-        }
-        let reader = Arc::clone(&layer);
-        let asked = Instant::now();
-        reader.request(flat.clone(), Priority::Demand, move |result| match result {
-            Ok(()) => {
-                layer.metrics().waited(flat.end - flat.start, asked.elapsed());
-                answer(&layer, flat, reply);
-            }
-            Err(ReadError::Fetch(lazystar_core::fetch::FetchFailure::Storage)) => {
-                reply.error(Errno::ENOSPC);
-            }
-            Err(_) => reply.error(Errno::EIO),
-        });
+        read(layer, flat, reply, READ_ATTEMPTS, None);
     }
 
     fn readdir(
@@ -257,17 +242,40 @@ impl Filesystem for ImageFs {
     }
 }
 
-/// Answers a read whose range is present.
-fn answer(layer: &LazyLayer, flat: std::ops::Range<u64>, reply: ReplyData) {
+/// Answers a read of the flat space, now or when it was fetched; `waiting` is since when it waits.
+fn read(
+    layer: Arc<LazyLayer>,
+    flat: Range<u64>,
+    reply: ReplyData,
+    attempts: u32,
+    waiting: Option<Instant>,
+) {
     let len = usize::try_from(flat.end - flat.start).unwrap_or(0);
-    let mut bytes = vec![0; len];
-    match layer.read_present(flat.start, &mut bytes) {
-        Ok(()) => reply.data(&bytes),
-        Err(error) => {
-            tracing::error!(%error, "cannot read the cache");
-            reply.error(Errno::EIO);
+    if layer.is_present(flat.clone()) {
+        let mut bytes = vec![0; len];
+        match layer.cache().read(flat.start, &mut bytes) {
+            Ok(true) => {
+                match waiting {
+                    Some(since) => layer.metrics().waited(len as u64, since.elapsed()),
+                    None => layer.metrics().hit(len as u64),
+                }
+                return reply.data(&bytes);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot read the cache");
+                return reply.error(Errno::EIO);
+            }
         }
     }
+    // A cache that is too small may lose it again before it is read.
+    let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
+    let reader = Arc::clone(&layer);
+    let since = Some(waiting.unwrap_or_else(Instant::now));
+    reader.request(flat.clone(), Priority::Demand, move |result| match result {
+        Ok(()) => read(layer, flat, reply, attempts, since),
+        Err(_) => reply.error(Errno::EIO),
+    });
 }
 
 fn sized(bytes: &[u8], size: u32, reply: ReplyXattr) {

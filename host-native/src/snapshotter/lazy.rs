@@ -130,10 +130,8 @@ impl LazyLayers {
     /// `everything` is to end.
     pub async fn end(&self, everything: bool) {
         self.ending.store(true, Ordering::Relaxed);
-        if (everything || self.mounted().is_empty())
-            && let Err(error) = self.process.stop().await
-        {
-            tracing::warn!("the mount process does not end: {error:#}");
+        if everything || self.mounted().is_empty() {
+            self.process.stop().await;
         }
     }
 

@@ -19,11 +19,13 @@ use futures_util::stream;
 use super::End;
 use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET};
 use super::lazy::{LazyLayer, LazyLayers};
+use super::mount_process::protocol::ShownLayer;
 use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
 use super::{mounts, usage};
 use crate::metrics::{Reason, count_fallback};
+use crate::mount::overlay;
 use crate::proto::types::Mount;
 
 /// Lazy layers that are mounted again at the same time.
@@ -54,10 +56,23 @@ impl Snapshotter {
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
-    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> Result<Self> {
+    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> anyhow::Result<Self> {
         let dir = root.join("snapshots");
         make_dir(&dir, 0o700, true)?;
-        let store = Store::open(&root.join("snapshots.redb"))?;
+        overlay::probe(root, user_xattrs).with_context(|| {
+            format!(
+                "containers cannot write to files below {}: choose another directory with --root, one that is not itself on overlayfs or a network file system",
+                root.display()
+            )
+        })?;
+        let file = root.join("snapshots.redb");
+        let store = Store::open(&file).with_context(|| {
+            format!(
+                "cannot use {}; when it is damaged, move it away together with {}, and pull the images again",
+                file.display(),
+                dir.display()
+            )
+        })?;
         let lazy = Arc::new(lazy);
         Ok(Self { dir, store, lazy, user_xattrs, pending: Mutex::default() })
     }
@@ -138,6 +153,28 @@ impl Snapshotter {
         labels: Labels,
     ) -> Result<Vec<Mount>> {
         self.create(Kind::View, key, parent, labels).await
+    }
+
+    /// The directory that everything is below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// The lazy layers that are mounted.
+    ///
+    /// # Errors
+    /// When the mount process does not answer.
+    pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
+        self.lazy.shown().await
+    }
+
+    /// Why snapshots that were asked for lazily are not lazy.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fallbacks(&self) -> Result<Vec<(String, Fallback)>> {
+        self.store.fallbacks()
     }
 
     /// How to mount an active snapshot or a view.

@@ -15,9 +15,10 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, read, read_fd, write};
+use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, read_fd};
 use super::{log, mount_point, socket};
 use crate::mount::session;
+use crate::snapshotter::lines::{read, write};
 use crate::snapshotter::mounts::{detach_below, mounted_below};
 
 /// Set for a process that is to be the mount process.
@@ -143,13 +144,13 @@ impl MountProcess {
 
     /// Unmounts, and ends the process.
     ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn stop(&self) -> Result<()> {
+    pub async fn stop(&self) {
         self.detach();
         *self.held() = None;
-        self.ask_once(&Request::Stop).await?;
-        self.ended().await;
+        // It may have seen already that nothing is mounted.
+        if self.ask_once(&Request::Stop).await.is_ok() {
+            self.ended().await;
+        }
         for path in [socket(&self.root), mount_point(&self.root)] {
             let removed =
                 if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
@@ -157,7 +158,6 @@ impl MountProcess {
                 tracing::debug!(path = %path.display(), %error, "cannot tidy up");
             }
         }
-        Ok(())
     }
 
     /// The directory of a layer that is shown.

@@ -131,7 +131,8 @@ impl ImageLayers {
 
     async fn open_image(&self, source: &LayerSource) -> Result<Opened> {
         let reference = ImageRef::Registry(source.reference.clone());
-        let image = Image::open(&reference, &self.options).await;
+        let options = OpenOptions { layer: Some(source.digest), ..self.options.clone() };
+        let image = Image::open(&reference, &options).await;
         image.as_ref().err().into_iter().for_each(|error| count_fallback(error.into()));
         let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
         let layers = self.opener.open_all(&image).await;

@@ -1,25 +1,22 @@
-//! What daemon and mount process say to each other: one request and one reply a connection, each a
-//! line of JSON.
+//! What daemon and mount process say to each other: one request and one reply a connection.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lazystar_core::Digest;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use crate::snapshotter::labels::LayerSource;
-
-/// The longest line; thousands of layers fit.
-const MAX_LINE: u64 = 64 << 20;
+use crate::snapshotter::lines::line;
 
 /// What the daemon asks for.
 #[derive(Debug, Deserialize, Serialize)]
@@ -115,28 +112,6 @@ impl Identity {
     }
 }
 
-/// Reads a message; `None` when the other side has gone.
-///
-/// # Errors
-/// When the connection breaks, or what comes is no message.
-pub async fn read<T: for<'de> Deserialize<'de>>(stream: &mut UnixStream) -> Result<Option<T>> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line).await?;
-    match line.pop() {
-        None => Ok(None),
-        Some(b'\n') => Ok(Some(serde_json::from_slice(&line)?)),
-        Some(_) => bail!("a message that ends in the middle"),
-    }
-}
-
-/// Writes a message.
-///
-/// # Errors
-/// When the connection breaks.
-pub async fn write<T: Serialize>(stream: &mut UnixStream, message: &T) -> Result<()> {
-    Ok(stream.write_all(&line(message)?).await?)
-}
-
 /// Writes a message with a descriptor beside it.
 ///
 /// # Errors
@@ -182,10 +157,4 @@ pub async fn read_fd(stream: &UnixStream) -> Result<OwnedFd> {
         Ok(fds.next())
     });
     received.await?.context("no descriptor came")
-}
-
-fn line<T: Serialize>(message: &T) -> Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    Ok(line)
 }

@@ -1,9 +1,7 @@
 //! Inside the mount process.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,19 +10,19 @@ use anyhow::{Context, Result, bail};
 use fuser::{BackgroundSession, INodeNo, Notifier};
 use futures_util::future::join_all;
 use lazystar_core::Digest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::layers::ImageLayers;
-use super::protocol::{
-    Identity, NumberedLayer, Reply, Request, ShownLayer, read, write, write_with_fd,
-};
+use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, write_with_fd};
 use crate::driver::LazyLayer;
 use crate::mount::fuse::ImageFs;
 use crate::mount::tree::{LayerTable, ROOT};
 use crate::mount::{session, stack};
+use crate::snapshotter::lines::{read, write};
+use crate::snapshotter::listen;
 
 /// How long whoever reads waits, after the process before this one died, for layers that have to
 /// be opened first. What is in the cache takes milliseconds.
@@ -36,7 +34,7 @@ const RESUME_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the socket cannot be used.
 pub async fn serve(device: OwnedFd, socket: &Path, layers: ImageLayers) -> Result<()> {
-    let listener = listen(socket)?;
+    let listener = listen(socket, "")?;
     let (end, mut ended) = tokio::sync::mpsc::channel(1);
     let process = Arc::new(Process {
         identity: Identity::own(),
@@ -214,19 +212,6 @@ fn describe(number: u32, layer: &Arc<LazyLayer>) -> ShownLayer {
 /// When standard input is none.
 pub fn inherited_device() -> Result<OwnedFd> {
     Ok(std::io::stdin().as_fd().try_clone_to_owned()?)
-}
-
-fn listen(socket: &Path) -> Result<UnixListener> {
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot replace {}", socket.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket)
-        .with_context(|| format!("cannot listen on {}", socket.display()))?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
