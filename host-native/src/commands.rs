@@ -4,6 +4,7 @@ mod demo;
 mod explore;
 mod inspect;
 mod mount;
+mod pull;
 mod snapshotter;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
+        Command::Pull(args) => block_on(pull::pull(global, args)),
+        Command::Fetch(args) => block_on(pull::fetch(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
@@ -111,6 +114,16 @@ fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
 }
 
+fn cache(global: &Global) -> Result<Cache> {
+    let dir = cache_dir(global);
+    Cache::open(&dir).with_context(|| {
+        format!(
+            "cannot use the cache directory {} (choose another with --cache-dir)",
+            dir.display()
+        )
+    })
+}
+
 /// An image and what became of opening its layers.
 struct Opened {
     image: Arc<Image>,
@@ -119,13 +132,7 @@ struct Opened {
 
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
-        let dir = cache_dir(global);
-        let cache = Cache::open(&dir).with_context(|| {
-            format!(
-                "cannot use the cache directory {} (choose another with --cache-dir)",
-                dir.display()
-            )
-        })?;
+        let cache = cache(global)?;
         let options = OpenOptions {
             plain_http: global.plain_http,
             platform: global.platform.clone().unwrap_or_else(Platform::host),

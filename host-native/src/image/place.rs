@@ -34,9 +34,9 @@ pub(super) enum Place {
 
 /// A manifest, verified.
 pub(super) struct Found {
-    pub(super) digest: Digest,
-    pub(super) bytes: Bytes,
     pub(super) manifest: Manifest,
+    /// What led to it, from what the reference names to the manifest itself.
+    pub(super) documents: Vec<(Descriptor, Bytes)>,
 }
 
 impl Place {
@@ -64,9 +64,12 @@ impl Place {
             }
             Self::File { path } => return Err(layout::fail(path, "it is a file")),
         };
+        let mut documents = Vec::new();
         for _ in 0..MAX_INDEXES {
-            match Document::parse(&bytes, &media_type)? {
-                Document::Manifest(manifest) => return Ok(Found { digest, bytes, manifest }),
+            let document = Document::parse(&bytes, &media_type)?;
+            documents.push((document.descriptor(digest, &bytes, &media_type), bytes.clone()));
+            match document {
+                Document::Manifest(manifest) => return Ok(Found { manifest, documents }),
                 Document::Index(index) => {
                     let entry = platform.choose(&index)?;
                     bytes = self.manifest(entry).await?;

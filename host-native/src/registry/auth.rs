@@ -126,7 +126,8 @@ impl Client {
             return Ok(Some(token.authorization.clone()));
         }
         *slot = None;
-        let credential = self.options().keychain.credential(&repository.0.host).await;
+        let credential =
+            self.options().keychain.credential(&repository.0.host, &repository.0.name).await;
         *slot = match challenge {
             Challenge::Basic => match credential {
                 Some(Credential::Password { user, password }) => {

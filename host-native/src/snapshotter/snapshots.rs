@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lazystar_core::Digest;
 
-use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET};
+use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET, name_layer};
 use super::lazy::LazyLayers;
+use super::lookup::Lookup;
 use super::store::{Chain, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now};
 use super::{mounts, usage};
 use crate::proto::types::Mount;
@@ -25,6 +26,7 @@ pub struct Snapshotter {
     dir: PathBuf,
     store: Store,
     lazy: LazyLayers,
+    lookup: Option<Lookup>,
     user_xattrs: bool,
     /// Directories that have no record yet.
     pending: Mutex<HashSet<u64>>,
@@ -48,7 +50,13 @@ impl Snapshotter {
         let dir = root.join("snapshots");
         make_dir(&dir, 0o700, true)?;
         let store = Store::open(&root.join("snapshots.redb"))?;
-        Ok(Self { dir, store, lazy, user_xattrs, pending: Mutex::default() })
+        Ok(Self { dir, store, lazy, lookup: None, user_xattrs, pending: Mutex::default() })
+    }
+
+    /// Lets it look for the layers of clients that do not say which they are.
+    #[must_use]
+    pub fn with_lookup(self, lookup: Option<Lookup>) -> Self {
+        Self { lookup, ..self }
     }
 
     /// Begins to mount again the lazy layers that were mounted when the process before this one
@@ -78,7 +86,7 @@ impl Snapshotter {
     pub async fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Prepared> {
         if let Some(target) = labels.get(TARGET) {
             check_name(key)?;
-            match self.prepare_lazy(target, parent, &labels).await {
+            match self.prepare_lazy(key, target, parent, &labels).await {
                 Ok(()) => {
                     tracing::info!(key, snapshot = target, "remote-snapshot-prepared" = "true");
                     return Ok(Prepared::Lazy);
@@ -223,6 +231,7 @@ impl Snapshotter {
 
     async fn prepare_lazy(
         &self,
+        key: &str,
         target: &str,
         parent: &str,
         labels: &Labels,
@@ -231,10 +240,15 @@ impl Snapshotter {
         if let Ok(known) = self.store.get(target) {
             return known.stands_for(parent, target);
         }
-        let source = LayerSource::parse(labels).map_err(anyhow::Error::msg)?;
+        let labels = match &self.lookup {
+            Some(lookup) if !name_layer(labels) => lookup.complete(key, target, labels).await,
+            _ => Ok(labels.clone()),
+        };
+        let labels = labels.map_err(anyhow::Error::msg)?;
+        let source = LayerSource::parse(&labels).map_err(anyhow::Error::msg)?;
         let place = self.new_place(Kind::Committed, parent)?;
         let manifest = self.lazy.mount(&self.fs(place.id), &source).await?;
-        let mut labels = without_empty(labels.clone());
+        let mut labels = without_empty(labels);
         labels.insert(REMOTE.to_owned(), REMOTE_VALUE.to_owned());
         let now = now();
         let record = Record {
