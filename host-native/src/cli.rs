@@ -195,6 +195,10 @@ pub struct SnapshotterArgs {
     /// Pull the layers of such clients instead
     #[arg(long)]
     pub no_lookup: bool,
+    /// A registry on another port than usual, for such clients: containerd does not tell ports. Those
+    /// of images that are there already are known, and port 5000 of this machine is
+    #[arg(long, value_name = "HOST:PORT")]
+    pub registry: Vec<String>,
     /// Also serve CRI's image service, passing calls on to this socket, usually containerd's: the
     /// credentials of pulls that pass through are used for the layers of their images
     #[arg(long, value_name = "SOCKET")]

@@ -45,9 +45,12 @@ fn lazystar_pulls_and_fetches_through_containerd() {
 
         // Another namespace sees it when it pulls, too.
         let pulled = json(lazystar(&it, "pull", "other", &name));
-        assert!(pulled["layers"].as_array().is_some_and(|it| it.iter().all(|it| it["lazy"] == true)));
+        assert!(
+            pulled["layers"].as_array().is_some_and(|it| it.iter().all(|it| it["lazy"] == true))
+        );
         let container = container_name();
-        let arguments = ["--namespace", "other", "run", "--rm", "--snapshotter=stargz", "--net-host"];
+        let arguments =
+            ["--namespace", "other", "run", "--rm", "--snapshotter=stargz", "--net-host"];
         let mut other = it.ctr(&arguments);
         other.args([&name, &container, "sh", "-c", DIGEST_OF_USR]);
         assert_eq!(run(other), expected);
@@ -56,7 +59,10 @@ fn lazystar_pulls_and_fetches_through_containerd() {
         let pulled = json(lazystar(&it, "pull", "default", &it.name("layers:plain")));
         for layer in pulled["layers"].as_array().expect("an image has layers") {
             assert_eq!((&layer["lazy"], &layer["downloaded"]), (&false.into(), &true.into()));
-            assert!(layer["reason"].as_str().is_some_and(|it| it.contains("ordinary layer")), "{layer}");
+            assert!(
+                layer["reason"].as_str().is_some_and(|it| it.contains("ordinary layer")),
+                "{layer}"
+            );
         }
         assert!(it.run("stargz", "layers:plain", "cat /merged/changed").contains("two"));
 
@@ -67,7 +73,11 @@ fn lazystar_pulls_and_fetches_through_containerd() {
         assert!(!export().output().is_ok_and(|it| it.status.success()), "its layers are not there");
         let fetched = json(lazystar(&it, "fetch", "default", &name));
         let blobs = fetched["blobs"].as_array().expect("an image has blobs");
-        assert_eq!(blobs.iter().filter(|it| it["fetched"] == true).count(), layers.len(), "{fetched}");
+        assert_eq!(
+            blobs.iter().filter(|it| it["fetched"] == true).count(),
+            layers.len(),
+            "{fetched}"
+        );
         let again = json(lazystar(&it, "fetch", "default", &name));
         assert!(!again.to_string().contains(r#""fetched":true"#), "{again}");
         run(export());
@@ -116,7 +126,8 @@ fn an_interrupted_fetch_goes_on_and_damage_is_noticed() {
         let name = it.name(&image);
         let pulled = json(lazystar(&it, "pull", "default", &name));
         let layer = &pulled["layers"][0];
-        let (digest, size) = (layer["digest"].as_str().expect("text"), layer["size"].as_u64().expect("a size"));
+        let (digest, size) =
+            (layer["digest"].as_str().expect("text"), layer["size"].as_u64().expect("a size"));
         // What another attempt left: the right bytes, or wrong ones.
         let ingest = |from: &str, length: u64| {
             let reference = format!("lazystar-{digest}");
@@ -146,10 +157,12 @@ fn a_container_on_a_lazy_image_is_committed() {
         it.pull_lazily(&image);
         let (name, container) = (it.name(&image), container_name());
         let write = "echo written >/written; rm /usr/bin/dpkg; echo more >>/etc/hostname";
-        let arguments = ["run", "--snapshotter=stargz", "--net-host", &name, &container, "sh", "-c", write];
+        let arguments =
+            ["run", "--snapshotter=stargz", "--net-host", &name, &container, "sh", "-c", write];
         run(it.ctr(&arguments));
         let snapshots = |arguments: &[&str]| {
-            let all: Vec<_> = ["snapshots", "--snapshotter=stargz"].iter().chain(arguments).copied().collect();
+            let all: Vec<_> =
+                ["snapshots", "--snapshotter=stargz"].iter().chain(arguments).copied().collect();
             it.ctr(&all)
         };
         run(snapshots(&["commit", "committed", &container]));
@@ -179,14 +192,22 @@ fn a_container_on_a_lazy_image_is_committed() {
 fn thirty_pulls_at_once_leave_nothing_behind() {
     test("thirty_pulls_at_once_leave_nothing_behind", |rig| {
         let it = Containerd::start(rig)?;
-        let wanted = ["layers:ctr-esgz", "layers:ctr-zstdchunked", "debian:ctr-esgz", "debian:ctr-zstdchunked", "layers:plain"];
+        let wanted = [
+            "layers:ctr-esgz",
+            "layers:ctr-zstdchunked",
+            "debian:ctr-esgz",
+            "debian:ctr-zstdchunked",
+            "layers:plain",
+        ];
         let images: Vec<_> = wanted.iter().filter_map(|name| rig.image(&[name]).ok()).collect();
         let process = format!("/proc/{}", it.lazystar.id());
-        let count = |what: &str| fs::read_dir(format!("{process}/{what}")).map_or(0, Iterator::count);
+        let count =
+            |what: &str| fs::read_dir(format!("{process}/{what}")).map_or(0, Iterator::count);
         let before = count("fd");
         let pulls: Vec<_> = (0..30)
             .map(|number| {
-                let (namespace, image) = (format!("n{}", number % 10), it.name(&images[number % images.len()]));
+                let (namespace, image) =
+                    (format!("n{}", number % 10), it.name(&images[number % images.len()]));
                 let mut pull = lazystar(&it, "pull", &namespace, &image);
                 pull.stdout(Stdio::null()).stderr(Stdio::piped());
                 (namespace, image, pull.spawn().expect("it runs"))

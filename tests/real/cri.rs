@@ -45,7 +45,8 @@ impl Kubelet {
             password: password.to_owned(),
             ..api::AuthConfig::default()
         });
-        let request = api::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
+        let request =
+            api::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: None };
         Ok(self.images.pull_image(request).await?.into_inner().image_ref)
     }
 

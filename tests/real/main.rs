@@ -5,6 +5,7 @@
 
 mod clients;
 mod containerd;
+mod containerd2;
 mod cri;
 mod docker;
 mod failures;

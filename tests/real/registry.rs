@@ -38,7 +38,8 @@ impl Registry {
             Some(content) => {
                 let file = dir.join("htpasswd");
                 fs::write(&file, HTPASSWD).expect("the rig is writable");
-                let auth = format!("auth: {{htpasswd: {{realm: rig, path: {}}}}}\n", file.display());
+                let auth =
+                    format!("auth: {{htpasswd: {{realm: rig, path: {}}}}}\n", file.display());
                 (content.to_owned(), auth)
             }
             None => (dir.join("content"), String::new()),

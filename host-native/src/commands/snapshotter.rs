@@ -43,11 +43,15 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
     };
+    let lookup = if args.no_lookup {
+        None
+    } else {
+        Some(Lookup::new(&args.containerd, &args.registry, options.clone())?)
+    };
     let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
     let lazy = LazyLayers::new(opener, options);
     let snapshotter = Snapshotter::open(&root, lazy, mount::in_user_namespace())
         .with_context(|| format!("cannot keep snapshots in {}", root.display()))?;
-    let lookup = if args.no_lookup { None } else { Some(Lookup::new(&args.containerd)?) };
     let snapshotter = snapshotter.with_lookup(lookup);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -25,6 +25,7 @@ impl Containerd {
         tonic::service::interceptor::InterceptedService<tonic::transport::Channel, super::Scope>,
     > {
         api::images_client::ImagesClient::new(self.scoped())
+            .max_decoding_message_size(super::MAX_MESSAGE)
     }
 
     /// The image `name`; `None` if there is none that could be used.
@@ -45,6 +46,17 @@ impl Containerd {
                 labels: image.labels.into_iter().collect(),
             })
         }))
+    }
+
+    /// The names of all images.
+    ///
+    /// # Errors
+    /// When containerd does not tell.
+    pub async fn image_names(&self) -> Result<Vec<String>> {
+        let request = api::ListImagesRequest { filters: Vec::new() };
+        let asked = async { self.images().list(request).await };
+        let answer = self.call("list its images", PATIENCE, asked).await?.into_inner();
+        Ok(answer.images.into_iter().map(|image| image.name).collect())
     }
 
     /// Gives content a name, which may have stood for something else.

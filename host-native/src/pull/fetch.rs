@@ -91,7 +91,7 @@ impl Fetch {
         stored: &Stored,
         manifest: Manifest,
     ) -> Result<Vec<FetchedBlob>> {
-        let from = self.origin(name, stored);
+        let from = origin(name, stored);
         let repository = Repository::new(&self.client, &from, self.plain_http)?;
         let bring = async |descriptor: &Descriptor, more: &[(String, String)]| {
             let known = containerd.stored(descriptor.digest).await?;
@@ -115,13 +115,17 @@ impl Fetch {
         }
         Ok(all)
     }
+}
 
-    /// The repository to fetch from: that of the image's name, unless it came from elsewhere.
-    fn origin(&self, name: &RegistryRef, stored: &Stored) -> RegistryRef {
-        let sources = stored.sources();
-        let is_name =
-            |it: &&RegistryRef| it.host() == name.host() && it.repository() == name.repository();
-        sources.iter().find(is_name).or(sources.first()).unwrap_or(name).clone()
+/// The repository to fetch from: that of the image's name, unless it came from elsewhere.
+fn origin(name: &RegistryRef, stored: &Stored) -> RegistryRef {
+    let sources = stored.sources();
+    // Other clients do not say which port.
+    let is_name =
+        |it: &RegistryRef| it.hostname() == name.hostname() && it.repository() == name.repository();
+    match sources.first() {
+        Some(first) if !sources.iter().any(is_name) => first.clone(),
+        _ => name.clone(),
     }
 }
 

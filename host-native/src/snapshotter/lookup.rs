@@ -4,25 +4,31 @@
 //! containerd has the image's manifest and configuration, so it is asked: the image whose DiffIDs
 //! make that chain has the layer, and labels of its manifest say where it came from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use lazystar_core::Digest;
 use tokio::time::timeout;
 
 use super::labels;
 use super::store::Labels;
 use crate::containerd::{Containerd, ContainerdError, Stored};
+use crate::image::{Image, OpenOptions};
 use crate::oci::{Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, chain_ids};
 use crate::open::TOC_DIGEST;
-use crate::reference::RegistryRef;
+use crate::reference::{ImageRef, RegistryRef};
 
 /// How long the search may take. The client waits for it, and would otherwise pull.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Matches manifests: what has a configuration that is not to be collected.
 const MANIFESTS: &str = r#"labels."containerd.io/gc.ref.content.config""#;
+/// How long a registry may take to say whether it has an image, if it is one of several that may.
+const PROBE: Duration = Duration::from_secs(2);
+/// The port of registries that are run for a test.
+const USUAL_PORT: u16 = 5000;
 /// Images that are remembered.
 const REMEMBERED: usize = 256;
 
@@ -30,6 +36,9 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct Lookup {
     containerd: Containerd,
+    options: OpenOptions,
+    /// Registries on other ports than usual.
+    registries: Mutex<Vec<RegistryRef>>,
     /// Chain ID to layer, for the manifests seen so far.
     images: Mutex<HashMap<Digest, Arc<Chains>>>,
 }
@@ -40,10 +49,26 @@ type Chains = HashMap<String, Descriptor>;
 impl Lookup {
     /// A search in the containerd behind the socket `address`. Sends nothing yet.
     ///
+    /// containerd keeps the hosts of registries without their ports. `registries`, each
+    /// `HOST:PORT`, are asked for images of their hosts; `options` say how.
+    ///
     /// # Errors
-    /// When the address cannot be one.
-    pub fn new(address: &Path) -> Result<Self, ContainerdError> {
-        Ok(Self { containerd: Containerd::new(address, "default")?, images: Mutex::default() })
+    /// When the address or a registry cannot be one.
+    pub fn new(
+        address: &Path,
+        registries: &[String],
+        options: OpenOptions,
+    ) -> anyhow::Result<Self> {
+        let registries = registries.iter().map(|host| {
+            let registry = format!("{host}/registry").parse::<RegistryRef>();
+            registry.with_context(|| format!("{host:?} is not the HOST:PORT of a registry"))
+        });
+        Ok(Self {
+            containerd: Containerd::new(address, "default")?,
+            options,
+            registries: Mutex::new(registries.collect::<Result<_, _>>()?),
+            images: Mutex::default(),
+        })
     }
 
     /// `known`, what a client says of the snapshot `key` that is to become `target`, and labels
@@ -85,11 +110,43 @@ impl Lookup {
             if containerd.stored(layer.digest).await.map_err(text)?.is_some() {
                 return Err("containerd has its content already".to_owned());
             }
-            let source = manifest.sources().into_iter().next();
-            let source = source.ok_or("it was built or imported here, not pulled")?;
-            return Ok((source, layer));
+            return Ok((self.source(&containerd, manifest).await?, layer));
         }
         Err(format!("no image that containerd has in the namespace {namespace:?} has that layer"))
+    }
+
+    /// The image in the registry that it came from.
+    async fn source(
+        &self,
+        containerd: &Containerd,
+        manifest: &Stored,
+    ) -> Result<RegistryRef, String> {
+        let source = manifest.sources().into_iter().next();
+        let source = source.ok_or("the image was built or imported here, not pulled")?;
+        if source.host() != source.hostname() {
+            return Ok(source);
+        }
+        let names = containerd.image_names().await.map_err(text)?;
+        let known = names.iter().filter_map(|name| name.parse().ok());
+        let candidates = candidates(&source, lock(&self.registries).iter().cloned().chain(known));
+        if let [only] = &candidates[..] {
+            return Ok(only.clone());
+        }
+        for candidate in &candidates {
+            let image = ImageRef::Registry(candidate.clone());
+            let opened = timeout(PROBE, Image::open(&image, &self.options)).await;
+            if matches!(opened, Ok(Ok(_))) {
+                let mut registries = lock(&self.registries);
+                registries.retain(|it| it.host() != candidate.host());
+                registries.insert(0, candidate.clone());
+                registries.truncate(REMEMBERED);
+                return Ok(candidate.clone());
+            }
+        }
+        Err(format!(
+            "containerd does not tell the port of the registry {}; name it with --registry",
+            source.host()
+        ))
     }
 
     async fn chains(
@@ -97,7 +154,7 @@ impl Lookup {
         containerd: &Containerd,
         manifest: &Stored,
     ) -> Result<Arc<Chains>, String> {
-        let known = self.images().get(&manifest.digest).cloned();
+        let known = lock(&self.images).get(&manifest.digest).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
@@ -112,16 +169,12 @@ impl Lookup {
             Err(error) => return Err(error.to_string()),
         };
         let chains = Arc::new(chains);
-        let mut images = self.images();
+        let mut images = lock(&self.images);
         if images.len() >= REMEMBERED {
             images.clear();
         }
         images.insert(manifest.digest, Arc::clone(&chains));
         Ok(chains)
-    }
-
-    fn images(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Chains>>> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,6 +196,27 @@ fn namespace(key: &str) -> Option<&str> {
     number.parse::<u64>().ok().map(|_| namespace)
 }
 
+/// Where `source` may be, whose host has no port: in registries on other ports of that host, in the
+/// one on the usual port, and on this machine, in the one on the port that is usual for tests.
+fn candidates(source: &RegistryRef, others: impl Iterator<Item = RegistryRef>) -> Vec<RegistryRef> {
+    let mut found: Vec<RegistryRef> = others
+        .filter(|it| it.hostname() == source.hostname())
+        .map(|it| source.at_host_of(&it))
+        .collect();
+    found.push(source.clone());
+    if matches!(source.host(), "localhost" | "127.0.0.1" | "[::1]") {
+        let usual = format!("{}:{USUAL_PORT}/registry", source.host()).parse();
+        found.extend(usual.map(|usual| source.at_host_of(&usual)));
+    }
+    let mut seen = HashSet::new();
+    found.retain(|it| seen.insert(it.host().to_owned()));
+    found
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn text(error: ContainerdError) -> String {
     error.to_string()
 }
@@ -157,5 +231,18 @@ mod tests {
         for none in ["", "key", "a/b", "a/b/c", "/x/"] {
             assert_eq!(namespace(none), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn ports_are_guessed_from_what_is_known() {
+        let reference = |text: &str| text.parse::<RegistryRef>().expect("a reference");
+        let of = |source: &str, others: &[&str]| {
+            let found = candidates(&reference(source), others.iter().map(|it| reference(it)));
+            found.iter().map(|it| it.host().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("docker.io/a", &["docker.io/b", "r.example:1/a"]), ["docker.io"]);
+        let known = ["r.example:1/x", "r.example:2/y", "r.example:1/z"];
+        assert_eq!(of("r.example/a", &known), ["r.example:1", "r.example:2", "r.example"]);
+        assert_eq!(of("127.0.0.1/a", &[]), ["127.0.0.1", "127.0.0.1:5000"]);
     }
 }
