@@ -11,29 +11,39 @@
 //! killed process leaves nothing unverified that is believed. A crash of the machine may keep the
 //! mark and lose the data: marks made before the last boot count for nothing until the chunk was
 //! read back and hashed again. Several processes may use one cache; what they write is the same.
+//! A [`Quota`] takes away what was used least recently; what the disk has no room for is held in
+//! memory for whoever waits for it.
 
 mod bits;
+mod layer;
+mod overflow;
+mod quota;
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use lazystar_core::layer::Presence;
-use lazystar_core::toc::{Assurance, ChunkIndex};
-use lazystar_core::verify::{VerifiedChunk, verify};
+use lazystar_core::toc::Assurance;
 use lazystar_core::{Digest, Toc};
-use rustix::fs::FlockOperation;
 
-use bits::SharedBits;
+pub use layer::LayerCache;
+use overflow::Overflow;
+pub use quota::Quota;
 
-/// A directory that holds layers.
+/// A directory that holds layers. Clones are the same cache.
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     dir: PathBuf,
+    quota: Option<Quota>,
+    overflow: Arc<Overflow>,
+    /// Layers that this process has open, by their directories.
+    open: Mutex<HashMap<PathBuf, Weak<LayerCache>>>,
 }
 
 impl Cache {
@@ -42,11 +52,19 @@ impl Cache {
     /// # Errors
     /// When the directory cannot be made.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let cache = Self { dir: dir.to_owned() };
+        Self::limited(dir, None)
+    }
+
+    /// The same, with a quota for what layers take on the disk.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn limited(dir: &Path, quota: Option<Quota>) -> io::Result<Self> {
         for part in ["layers", "tails"] {
-            make_private_dir(&cache.dir.join(part))?;
+            make_private_dir(&dir.join(part))?;
         }
-        Ok(cache)
+        let (overflow, open) = (Arc::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), quota, overflow, open })))
     }
 
     /// The directory used unless another is named: `/var/lib/lazystar/cache` for root, below
@@ -64,25 +82,72 @@ impl Cache {
     /// Where manifests are kept.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {
-        self.dir.join("manifests")
+        self.0.dir.join("manifests")
     }
 
-    /// The cache of one layer.
+    /// The cache of one layer; there is one for all who use it.
     ///
     /// # Errors
     /// When its files cannot be opened or made.
-    pub fn layer(&self, toc: &Arc<Toc>) -> io::Result<LayerCache> {
+    pub fn layer(&self, toc: &Arc<Toc>) -> io::Result<Arc<LayerCache>> {
+        let dir = self.layer_dir(toc);
+        let mut open = self.lock_open();
+        if let Some(known) = open.get(&dir).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        make_private_dir(&dir)?;
+        let overflow = Arc::clone(&self.0.overflow);
+        let layer = LayerCache::open(&dir, Arc::clone(toc), self.clone(), overflow)?;
+        let layer = Arc::new(layer);
+        open.retain(|_, layer| layer.strong_count() > 0);
+        open.insert(dir, Arc::downgrade(&layer));
+        Ok(layer)
+    }
+
+    /// What all layers take on the disk, in bytes.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        quota::disk_bytes(&self.0.dir.join("layers"))
+    }
+
+    /// The quota, if there is one.
+    fn quota(&self) -> Option<&Quota> {
+        self.0.quota.as_ref()
+    }
+
+    /// The layers that this process has open, and their directories.
+    fn open_layers(&self) -> HashMap<PathBuf, Arc<LayerCache>> {
+        let open = self.lock_open();
+        open.iter().filter_map(|(dir, it)| Some((dir.clone(), it.upgrade()?))).collect()
+    }
+
+    fn lock_open(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Weak<LayerCache>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn layer_dir(&self, toc: &Toc) -> PathBuf {
         // What nobody verified must never be taken for the layer that somebody did.
         let suffix = if toc.assurance() == Assurance::Unverified { "-unverified" } else { "" };
-        let dir = self.dir.join("layers").join(format!("{}{suffix}", toc.digest().hex()));
-        make_private_dir(&dir)?;
-        LayerCache::open(&dir, Arc::clone(toc))
+        self.0.dir.join("layers").join(format!("{}{suffix}", toc.digest().hex()))
+    }
+
+    /// Removes the content of a layer. Whoever has it open goes on with it.
+    ///
+    /// # Errors
+    /// When its files cannot be removed.
+    pub fn remove(&self, toc: &Toc) -> io::Result<()> {
+        let dir = self.layer_dir(toc);
+        self.lock_open().remove(&dir);
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// The last bytes of a blob, if they were kept.
     #[must_use]
     pub fn tail(&self, blob: &Digest) -> Option<Vec<u8>> {
-        fs::read(self.dir.join("tails").join(blob.hex())).ok()
+        fs::read(self.0.dir.join("tails").join(blob.hex())).ok()
     }
 
     /// Keeps the last bytes of a blob, given in pieces. They are checked like fetched ones when
@@ -95,7 +160,7 @@ impl Cache {
         blob: &Digest,
         pieces: impl Iterator<Item = &'a Bytes>,
     ) -> io::Result<()> {
-        let path = self.dir.join("tails").join(blob.hex());
+        let path = self.0.dir.join("tails").join(blob.hex());
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let mut file = File::create(&temporary)?;
         for piece in pieces {
@@ -108,127 +173,4 @@ impl Cache {
 fn make_private_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// The cache of one layer: its flat space as far as it was fetched.
-#[derive(Debug)]
-pub struct LayerCache {
-    toc: Arc<Toc>,
-    data: File,
-    present: SharedBits,
-    suspect: Option<SharedBits>,
-}
-
-impl LayerCache {
-    fn open(dir: &Path, toc: Arc<Toc>) -> io::Result<Self> {
-        let data = open_file(&dir.join("data"))?;
-        if data.metadata()?.len() < toc.flat_size() {
-            data.set_len(toc.flat_size())?;
-        }
-        let present = open_file(&dir.join("present"))?;
-        let suspect = dir.join("suspect");
-        let chunks = toc.chunks().len();
-        // Whoever comes first after a restart of the machine moves the marks; others wait.
-        rustix::fs::flock(&present, FlockOperation::LockExclusive)?;
-        let boot = boot_id();
-        let bits = SharedBits::map(&present, chunks)?;
-        if bits.boot() != boot {
-            if bits.any() {
-                let kept = SharedBits::map(&open_file(&suspect)?, chunks)?;
-                kept.merge(&bits);
-                kept.sync()?;
-                bits.clear();
-            }
-            bits.set_boot(boot);
-            bits.sync()?;
-        }
-        let suspect = match OpenOptions::new().read(true).write(true).open(&suspect) {
-            Ok(file) => Some(SharedBits::map(&file, chunks)?),
-            Err(_) => None,
-        };
-        rustix::fs::flock(&present, FlockOperation::Unlock)?;
-        Ok(Self { toc, data, present: bits, suspect })
-    }
-
-    /// Whether all of a range of the flat space can be read.
-    #[must_use]
-    pub fn is_present(&self, flat: Range<u64>) -> bool {
-        self.toc.chunks_in(flat).all(|index| self.has_or_hole(ChunkIndex(index)))
-    }
-
-    /// Reads from the flat space; only what [`is_present`](Self::is_present) may be asked for.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read(&self, flat: u64, out: &mut [u8]) -> io::Result<()> {
-        self.data.read_exact_at(out, flat)
-    }
-
-    /// Writes a chunk and marks it present.
-    ///
-    /// # Errors
-    /// When it cannot be written, for instance because the disk is full.
-    pub fn store(&self, chunk: &VerifiedChunk<'_>) -> io::Result<()> {
-        if self.present.get(chunk.index().0) {
-            return Ok(());
-        }
-        self.data.write_all_at(chunk.bytes(), chunk.flat())?;
-        self.present.set(chunk.index().0);
-        Ok(())
-    }
-
-    /// What the layer's content takes on the disk, in bytes.
-    ///
-    /// # Errors
-    /// When the cache file cannot be looked at.
-    pub fn disk_bytes(&self) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        Ok(self.data.metadata()?.blocks() * 512)
-    }
-
-    /// Reads back those chunks of a range that were marked before the machine restarted, and
-    /// marks those present that are what they should be.
-    pub fn revalidate(&self, flat: Range<u64>) {
-        let Some(suspect) = &self.suspect else { return };
-        for index in self.toc.chunks_in(flat) {
-            if self.present.get(index) || !suspect.get(index) {
-                continue;
-            }
-            let Some(chunk) = self.toc.chunk(ChunkIndex(index)) else { continue };
-            let mut bytes = vec![0; chunk.len as usize];
-            let read = self.data.read_exact_at(&mut bytes, chunk.flat);
-            if read.is_ok() && verify(&self.toc, ChunkIndex(index), &bytes).is_some() {
-                self.present.set(index);
-            } else {
-                suspect.unset(index);
-            }
-        }
-    }
-
-    fn has_or_hole(&self, index: ChunkIndex) -> bool {
-        self.present.get(index.0) || self.toc.chunk(index).is_none_or(|chunk| chunk.is_hole())
-    }
-}
-
-impl Presence for LayerCache {
-    fn has(&self, chunk: ChunkIndex) -> bool {
-        self.present.get(chunk.0)
-    }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// What changes with every start of the machine; all zero where the kernel does not tell, which
-/// makes every mark suspect.
-fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let hex: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let mut id = [0; 16];
-    for (byte, pair) in id.iter_mut().zip(hex.as_chunks::<2>().0) {
-        let digits = std::str::from_utf8(pair).unwrap_or("00");
-        *byte = u8::from_str_radix(digits, 16).unwrap_or(0);
-    }
-    id
 }

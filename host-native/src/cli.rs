@@ -166,6 +166,28 @@ pub enum Command {
     /// Afterwards the image can be pushed, exported, and run with another snapshotter. An
     /// interrupted fetch goes on where it ended.
     Fetch(FetchArgs),
+    /// Show what a running snapshotter has mounted, how much of it is cached, and what is not lazy
+    Status {
+        /// The root directory of the snapshotter
+        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        root: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say for each layer of an image why it is lazy or not: what the image allows, and what
+    /// became of it in the snapshotter on this machine
+    #[command(after_help = IMAGES)]
+    Explain {
+        /// The image
+        image: ImageRef,
+        /// The root directory of the snapshotter
+        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        root: PathBuf,
+        /// Print JSON, an object a layer
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer

@@ -6,6 +6,7 @@ mod inspect;
 mod mount;
 mod pull;
 mod snapshotter;
+mod status;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -40,6 +41,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
         Command::Pull(args) => block_on(pull::pull(global, args)),
         Command::Fetch(args) => block_on(pull::fetch(global, args)),
+        Command::Status { root, json } => block_on(status::status(root, *json)),
+        Command::Explain { image, root, json } => {
+            block_on(status::explain(global, image, root, *json))
+        }
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

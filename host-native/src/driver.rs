@@ -6,7 +6,6 @@
 //! decides, never while anything waits.
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +33,8 @@ const DEMAND_FETCHES: usize = 16;
 const PREFETCH_FETCHES: usize = 4;
 /// Members with fewer compressed bytes are decoded where they arrive: waking a worker costs more.
 const INLINE_DECODE: usize = 64 << 10;
+/// How often a range is fetched that a small cache loses again before it is read.
+pub const READ_ATTEMPTS: u32 = 4;
 const NO_MARK: u64 = u64::MAX;
 
 thread_local! {
@@ -43,7 +44,7 @@ thread_local! {
 /// A layer that is being read: tables, cache, blob and the engine between them.
 pub struct LazyLayer {
     toc: Arc<Toc>,
-    cache: LayerCache,
+    cache: Arc<LayerCache>,
     blob: Blob,
     link: Link,
     runtime: Handle,
@@ -71,7 +72,7 @@ impl LazyLayer {
     /// A layer whose missing chunks come from `blob`; the work is done on `runtime`.
     #[must_use]
     pub fn new(
-        cache: LayerCache,
+        cache: Arc<LayerCache>,
         toc: Arc<Toc>,
         blob: Blob,
         link: Link,
@@ -113,17 +114,29 @@ impl LazyLayer {
                 .compare_exchange(mark, NO_MARK, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.turn(|engine| engine.layer.advance(&self.cache));
+            self.turn(|engine| engine.layer.advance(&*self.cache));
         }
         self.cache.is_present(flat)
     }
 
-    /// Reads from the flat space what [`is_present`](Self::is_present) said is there.
+    /// Reads from the flat space, fetching what is not there.
     ///
     /// # Errors
-    /// When the cache file cannot be read.
-    pub fn read_present(&self, flat: u64, out: &mut [u8]) -> io::Result<()> {
-        self.cache.read(flat, out)
+    /// When a chunk cannot be had or is not what the TOC says, or the cache file cannot be read.
+    pub async fn read(self: &Arc<Self>, flat: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        for _ in 0..READ_ATTEMPTS {
+            self.ensure(flat..flat + out.len() as u64, Priority::Demand).await?;
+            match self.cache.read(flat, out) {
+                Ok(true) => return Ok(()),
+                // The cache is so small that it went again.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot read the cache");
+                    break;
+                }
+            }
+        }
+        Err(ReadError::Fetch(FetchFailure::Storage))
     }
 
     /// Makes a range of the flat space present, then calls `done`, on any thread.
@@ -138,7 +151,7 @@ impl LazyLayer {
             if priority == Priority::Demand {
                 engine.layer.set_policy(self.link.policy());
             }
-            let read = engine.layer.read(flat, priority, &self.cache);
+            let read = engine.layer.read(flat, priority, &*self.cache);
             engine.waiters.insert(read, Box::new(done));
             read
         })
@@ -234,17 +247,13 @@ impl LazyLayer {
 
     fn decode(self: &Arc<Self>, job: &MemberJob) {
         let member = CODEC.with_borrow_mut(|codec| job.run(codec));
-        let mut stored = Ok(());
         for chunk in member.verified() {
-            if let Err(error) = self.cache.store(&chunk) {
-                tracing::error!(blob = self.blob.name(), %error, "cannot write to the cache");
-                stored = Err(FetchFailure::Storage);
-            }
+            self.cache.store(&chunk);
         }
         for (_, fault) in member.faults() {
             tracing::error!(blob = self.blob.name(), "{fault}");
         }
-        self.turn(|engine| engine.layer.handle_decoded(&member, stored));
+        self.turn(|engine| engine.layer.handle_decoded(&member, Ok(())));
     }
 
     fn start(self: &Arc<Self>, request: FetchRequest) -> Fetch {

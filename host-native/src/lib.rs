@@ -1,9 +1,11 @@
 //! The native host of Lazystar: registries, cache, mounts and the command line.
 
+pub mod as_text;
 pub mod cache;
 pub mod cli;
 pub mod codec;
 pub mod commands;
+pub mod config;
 pub mod containerd;
 pub mod demo;
 pub mod driver;

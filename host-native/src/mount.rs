@@ -7,26 +7,22 @@
 
 pub mod fuse;
 pub mod overlay;
+pub mod session;
 pub mod tree;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use lazystar_core::image::Image as ImageTree;
-use rustix::mount::{MountFlags, UnmountFlags};
+use fuser::{BackgroundSession, MountOption, Session, SessionACL};
+use rustix::mount::UnmountFlags;
 
 use crate::driver::LazyLayer;
 use fuse::ImageFs;
-use tree::Tree;
-
-/// What the kernel reads ahead of a reader through FUSE. It would be 128 KiB.
-const READ_AHEAD_KIB: &str = "1024";
+use tree::{LayerTable, Tree};
 
 /// A mounted image.
 #[derive(Debug)]
@@ -141,14 +137,13 @@ fn mount_overlay(
     writable: Option<&Path>,
 ) -> Result<BackgroundSession> {
     let count = layers.len();
-    let tocs = layers.iter().map(|layer| Arc::clone(layer.toc())).collect();
-    // Root of a user namespace has no `trusted` attributes, so overlayfs takes `user` ones there.
     let user_xattrs = in_user_namespace();
-    let opaque = if user_xattrs { tree::USER_OPAQUE } else { tree::TRUSTED_OPAQUE };
-    let filesystem = ImageFs::new(Tree::Layers { layers: tocs, opaque }, layers);
+    let filesystem = ImageFs::new(stack(LayerTable::fixed(&layers).into()));
     let below = PrivateDir::new(user_xattrs)?;
-    let session = start(filesystem, |device| mount_fuse(device, below.path()))?;
-    set_read_ahead(below.path());
+    let device = session::open_device()?;
+    session::mount_device(&device, below.path())?;
+    let session = session::start(filesystem, device, false)?;
+    session::set_read_ahead(below.path());
     let lower: Vec<_> =
         (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
     let mounted = overlay::mount(&lower, writable, user_xattrs, dir);
@@ -160,9 +155,8 @@ fn mount_overlay(
 }
 
 fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSession> {
-    let tocs = layers.iter().map(|layer| Arc::clone(layer.toc())).collect();
-    let filesystem = ImageFs::new(Tree::merged(ImageTree::new(tocs)), layers);
-    let mut config = config(SessionACL::Owner);
+    let filesystem = ImageFs::new(Tree::merged(layers));
+    let mut config = session::config(SessionACL::Owner, false);
     // No permission checks by the kernel: who mounted it is the only one let in, and has what is
     // in the image anyway, root's files included.
     config.mount_options = vec![
@@ -183,52 +177,12 @@ pub fn in_user_namespace() -> bool {
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Starts a FUSE session on a device that `mount` mounts first.
-fn start(
-    filesystem: ImageFs,
-    mount: impl FnOnce(&OwnedFd) -> Result<()>,
-) -> Result<BackgroundSession> {
-    let device =
-        open_device().context("cannot open /dev/fuse (is the kernel module fuse loaded?)")?;
-    let device = OwnedFd::from(device);
-    mount(&device)?;
-    Ok(Session::from_fd(filesystem, device, SessionACL::All, config(SessionACL::All))?.spawn()?)
-}
-
-fn open_device() -> io::Result<File> {
-    File::options().read(true).write(true).open("/dev/fuse")
-}
-
-fn config(acl: SessionACL) -> Config {
-    let mut config = Config::default();
-    config.acl = acl;
-    config.n_threads =
-        Some(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)));
-    // A device of its own for each thread, where opening more is allowed.
-    config.clone_fd = open_device().is_ok();
-    config
-}
-
-fn mount_fuse(device: &OwnedFd, dir: &Path) -> Result<()> {
-    let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
-        device.as_fd().as_raw_fd()
-    );
-    let options = std::ffi::CString::new(options)?;
-    rustix::mount::mount("lazystar", dir, "fuse.lazystar", MountFlags::RDONLY, &*options)
-        .context("cannot mount FUSE; this needs CAP_SYS_ADMIN")
-}
-
-/// Lets the kernel read further ahead. Works without, only slower.
-fn set_read_ahead(dir: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = fs::metadata(dir) else { return };
-    let device = metadata.dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-    if let Err(error) = fs::write(&file, READ_AHEAD_KIB) {
-        tracing::debug!(%file, %error, "cannot raise the read-ahead");
-    }
+/// Layers side by side, for overlayfs. Root of a user namespace has no `trusted` attributes, so
+/// overlayfs takes `user` ones there.
+#[must_use]
+pub fn stack(layers: Arc<LayerTable>) -> Tree {
+    let opaque = if in_user_namespace() { tree::USER_OPAQUE } else { tree::TRUSTED_OPAQUE };
+    Tree::Stack { layers, opaque }
 }
 
 /// A directory that nobody else can reach, removed when dropped.

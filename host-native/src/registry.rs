@@ -13,14 +13,20 @@ use reqwest::{Method, Response, StatusCode, Url};
 mod auth;
 mod challenge;
 mod client;
+mod failover;
+mod hosts;
 mod options;
 mod redirect;
 
 pub use client::{Client, Statistics};
+pub use hosts::{Hosts, Mirror};
 pub use options::ClientOptions;
 
-pub(crate) use client::{Call, collect};
-pub(crate) use redirect::Target;
+pub(crate) use client::collect;
+pub(crate) use failover::{Answer, Question, Target};
+pub(crate) use hosts::Endpoint;
+
+use hosts::Plan;
 
 use crate::reference::RegistryRef;
 use crate::source::FetchError;
@@ -31,10 +37,8 @@ pub struct Repository(Arc<Inner>);
 
 struct Inner {
     client: Client,
-    /// The host as references write it; credentials are stored under it.
-    host: String,
     name: String,
-    base: Url,
+    plan: Plan,
 }
 
 impl Repository {
@@ -50,22 +54,9 @@ impl Repository {
         reference: &RegistryRef,
         plain_http: bool,
     ) -> Result<Self, FetchError> {
-        let endpoint = reference.endpoint();
-        let parse = |scheme: &str| Url::parse(&format!("{scheme}://{endpoint}/v2/"));
-        let mut base = parse("https");
-        if plain_http || base.as_ref().is_ok_and(is_loopback) {
-            base = parse("http");
-        }
-        let base = base.map_err(|cause| FetchError::Unreachable {
-            origin: endpoint.to_owned(),
-            cause: cause.to_string(),
-        })?;
-        Ok(Self(Arc::new(Inner {
-            client: client.clone(),
-            host: reference.host().to_owned(),
-            name: reference.repository().to_owned(),
-            base,
-        })))
+        let plan = client.options().hosts.plan(reference, plain_http)?;
+        let name = reference.repository().to_owned();
+        Ok(Self(Arc::new(Inner { client: client.clone(), name, plan })))
     }
 
     /// The client that this repository is seen through.
@@ -80,60 +71,49 @@ impl Repository {
         method: Method,
         reference: &str,
         attempts: u32,
-    ) -> Result<Response, FetchError> {
-        let url = self.url(&["manifests", reference]);
-        let call = Call {
+    ) -> Result<Answer, FetchError> {
+        let question = Question {
+            method,
+            path: &["manifests", reference],
             accept: Some(crate::oci::media::ACCEPT_MANIFEST),
+            range: None,
             attempts: Some(attempts),
-            ..Call::new(method, url)
         };
-        let response = self.follow(&call, &Target::default()).await?;
-        self.check(response, &|| format!("manifest {reference} in {self}"), &(0..0))
-    }
-
-    /// The URL of something in this repository.
-    pub(crate) fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.0.base.clone();
-        // The base is http or https, which always has path segments.
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(self.0.name.split('/')).extend(path);
-        }
-        url
-    }
-
-    /// Turns the statuses that mean failure into errors.
-    pub(crate) fn check(
-        &self,
-        response: Response,
-        what: &dyn Fn() -> String,
-        range: &Range<u64>,
-    ) -> Result<Response, FetchError> {
-        let origin = origin_of(response.url());
-        Err(match response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(response),
-            StatusCode::NOT_FOUND => FetchError::NotFound { origin, what: what() },
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => FetchError::Denied {
-                origin,
-                what: what(),
-                status: status.as_u16(),
-                login: self.0.host.clone(),
-            },
-            StatusCode::RANGE_NOT_SATISFIABLE => {
-                FetchError::RangeNotSatisfiable { origin, start: range.start, end: range.end }
-            }
-            status => FetchError::Status { origin, code: status.as_u16() },
+        let what = || format!("manifest {reference} in {self}");
+        self.ask(&question, &Target::default(), |response, endpoint| {
+            check(response, endpoint, &what, &(0..0))
         })
+        .await
     }
+}
 
-    /// Whether `url` is served by this registry itself, so that it may see credentials.
-    fn is_own(&self, url: &Url) -> bool {
-        url.origin() == self.0.base.origin()
-    }
+/// Turns the statuses that mean failure into errors.
+pub(crate) fn check(
+    response: Response,
+    endpoint: &Endpoint,
+    what: &dyn Fn() -> String,
+    range: &Range<u64>,
+) -> Result<Response, FetchError> {
+    let origin = origin_of(response.url());
+    Err(match response.status() {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(response),
+        StatusCode::NOT_FOUND => FetchError::NotFound { origin, what: what() },
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => FetchError::Denied {
+            origin,
+            what: what(),
+            status: status.as_u16(),
+            login: endpoint.host.clone(),
+        },
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            FetchError::RangeNotSatisfiable { origin, start: range.start, end: range.end }
+        }
+        status => FetchError::Status { origin, code: status.as_u16() },
+    })
 }
 
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.0.host, self.0.name)
+        write!(f, "{}/{}", self.0.plan.origin().host, self.0.name)
     }
 }
 

@@ -1,10 +1,13 @@
 //! The snapshotter: containerd's snapshots service, with layers that are mounted before they are
 //! downloaded.
 
+pub mod control;
 pub mod cri;
 pub mod labels;
 pub mod lazy;
+pub mod lines;
 pub mod lookup;
+pub mod mount_process;
 pub mod mounts;
 pub mod service;
 pub mod snapshots;
@@ -13,7 +16,7 @@ pub mod usage;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,9 +35,20 @@ use snapshots::Snapshotter;
 pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
 /// Where such a snapshotter keeps its state.
 pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
+/// What to do where a socket is served already.
+const OTHER_SOCKET: &str = "; stop it, or choose another socket with --address";
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Lazy layers stay mounted, for whoever uses them and for the daemon that comes next.
+    KeepMounts,
+    /// Everything is unmounted.
+    Everything,
+}
 
 /// Serves snapshots, and CRI's image service where there is one, on a unix socket until `end` is
-/// done; then unmounts everything.
+/// done.
 ///
 /// # Errors
 /// When the socket or the root directory cannot be used.
@@ -42,10 +56,15 @@ pub async fn serve(
     snapshotter: Arc<Snapshotter>,
     images: Option<ImageProxy>,
     address: &Path,
-    end: impl Future<Output = ()>,
+    end: impl Future<Output = End> + Send + 'static,
 ) -> Result<()> {
-    snapshotter.restore().context("cannot mount again what was mounted")?;
-    let connections = connections(listen(address)?);
+    snapshotter.begin().await.context("cannot serve lazy layers")?;
+    let (say_end, ended) = tokio::sync::oneshot::channel();
+    let end = async move {
+        let _ = say_end.send(end.await);
+    };
+    let connections = connections(listen(address, OTHER_SOCKET)?);
+    tokio::spawn(control::serve(Arc::clone(&snapshotter)));
     tracing::info!(address = %address.display(), "serving snapshots");
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
     let server = Server::builder().add_service(service).add_optional_service(images);
@@ -54,7 +73,7 @@ pub async fn serve(
     if let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
     }
-    tokio::task::spawn_blocking(move || snapshotter.close()).await?;
+    snapshotter.end(ended.await.unwrap_or(End::KeepMounts)).await;
     served.context("serving snapshots failed")
 }
 
@@ -63,7 +82,7 @@ pub async fn serve(
 /// # Errors
 /// When the socket cannot be used.
 pub async fn serve_images(images: ImageProxy, address: &Path) -> Result<()> {
-    let connections = connections(listen(address)?);
+    let connections = connections(listen(address, OTHER_SOCKET)?);
     tracing::info!(address = %address.display(), "serving CRI's image service");
     let server = Server::builder().add_service(images);
     server.serve_with_incoming(connections).await.context("serving CRI's image service failed")
@@ -76,13 +95,14 @@ fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStre
     })
 }
 
-/// Listens on a socket, taking the place of one that nobody serves.
-fn listen(address: &Path) -> Result<UnixListener> {
+/// Listens on a socket that only its owner may use, taking the place of one that nobody serves.
+/// `advice` says what to do where somebody does.
+///
+/// # Errors
+/// When somebody serves it, or it cannot be made.
+pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
     if StdUnixStream::connect(address).is_ok() {
-        bail!(
-            "{} is served by another process; stop it, or choose another socket with --address",
-            address.display()
-        );
+        bail!("{} is served by another process{advice}", address.display());
     }
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -94,5 +114,8 @@ fn listen(address: &Path) -> Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(address).with_context(|| format!("cannot listen on {}", address.display()))
+    let listener = UnixListener::bind(address)
+        .with_context(|| format!("cannot listen on {}", address.display()))?;
+    fs::set_permissions(address, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }

@@ -6,6 +6,7 @@ mod credentials;
 mod demo_registry;
 mod images;
 mod layers;
+mod mirrors;
 mod references;
 mod sample;
 mod toc_image;
@@ -13,12 +14,17 @@ mod toc_image;
 use std::time::Duration;
 
 use lazystar::keychain::Keychain;
-use lazystar::registry::{Client, ClientOptions};
+use lazystar::registry::{Client, ClientOptions, Hosts};
 
 /// A client whose patience suits tests.
 fn client(keychain: Keychain) -> Client {
+    client_with(keychain, Hosts::default())
+}
+
+fn client_with(keychain: Keychain, hosts: Hosts) -> Client {
     Client::new(ClientOptions {
         keychain,
+        hosts,
         connect_timeout: Duration::from_secs(2),
         head_timeout: Duration::from_secs(1),
         chunk_timeout: Duration::from_millis(400),

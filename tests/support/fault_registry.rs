@@ -117,6 +117,17 @@ pub struct Counts {
     pub leaked: u64,
 }
 
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Whether it came to the storage host.
+    pub of_storage: bool,
+    /// Path and query.
+    pub target: String,
+    /// Headers.
+    pub headers: HeaderMap,
+}
+
 /// A running registry. Dropping it stops it.
 #[derive(Debug)]
 pub struct FaultRegistry {
@@ -131,6 +142,7 @@ struct Shared {
     storage: SocketAddr,
     content: Mutex<BTreeMap<String, (String, Bytes)>>,
     counts: [AtomicU64; 4],
+    asked: Mutex<Vec<Asked>>,
     used_up: AtomicBool,
     failures: AtomicU64,
     /// Tokens issued, and how often the last was used; the same for addresses in storage.
@@ -151,6 +163,7 @@ impl FaultRegistry {
             storage: storage.local_addr()?,
             content: Mutex::default(),
             counts: Default::default(),
+            asked: Mutex::default(),
             used_up: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             issued: AtomicU64::new(0),
@@ -204,8 +217,14 @@ impl FaultRegistry {
         Counts { registry, token, storage, leaked }
     }
 
+    /// Each request so far, those for tokens too.
+    pub fn asked(&self) -> Vec<Asked> {
+        locked(&self.shared.asked).clone()
+    }
+
     /// Forgets what was asked.
     pub fn reset(&self) {
+        locked(&self.shared.asked).clear();
         self.shared.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
@@ -229,6 +248,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn at_registry(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
+    shared.note(false, &head);
     if path == "/token" {
         shared.count(1);
         let body = axum::body::to_bytes(body, 1 << 16).await.unwrap_or_default();
@@ -273,6 +293,7 @@ async fn at_registry(State(shared): State<Arc<Shared>>, request: Request) -> Res
 async fn at_storage(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     shared.count(2);
+    shared.note(true, &head);
     if head.headers.contains_key(AUTHORIZATION) {
         shared.count(3);
         return status(400);
@@ -292,6 +313,12 @@ async fn at_storage(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 impl Shared {
     fn count(&self, which: usize) {
         self.counts[which].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note(&self, of_storage: bool, head: &Parts) {
+        let asked =
+            Asked { of_storage, target: head.uri.to_string(), headers: head.headers.clone() };
+        locked(&self.asked).push(asked);
     }
 
     /// The refusal of a request without the right credentials.

@@ -4,17 +4,19 @@
 //! 0   8   magic "LZYBITS1"
 //! 8   16  boot id of the machine when the bits were set
 //! 24  8   number of bits, little-endian
+//! 32  8   how often bits were taken back, in the machine's byte order
 //! 64      the bits, lowest first
 //! ```
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 const MAGIC: &[u8; 8] = b"LZYBITS1";
 const HEADER_LEN: usize = 64;
+const REMOVALS: usize = 32;
 
 /// The bitmap.
 #[derive(Debug)]
@@ -64,6 +66,16 @@ impl SharedBits {
         }
     }
 
+    /// How often bits were taken back.
+    pub(super) fn removals(&self) -> u64 {
+        self.removal_count().load(Ordering::SeqCst)
+    }
+
+    /// Notes that bits were taken back, before what they stand for goes.
+    pub(super) fn count_removal(&self) {
+        self.removal_count().fetch_add(1, Ordering::SeqCst);
+    }
+
     pub(super) fn any(&self) -> bool {
         self.cells()[HEADER_LEN..].iter().any(|cell| cell.load(Ordering::Relaxed) != 0)
     }
@@ -96,6 +108,12 @@ impl SharedBits {
         let inside = (bit as usize) < self.bits;
         let cell = self.cells().get(HEADER_LEN + bit as usize / 8).filter(|_| inside);
         (cell, 1 << (bit % 8))
+    }
+
+    fn removal_count(&self) -> &AtomicU64 {
+        // SAFETY: as for `cells`; the mapping begins at a page, so the number is aligned, and
+        // nothing else reaches these bytes after the header was written.
+        unsafe { &*self.map.as_ptr().add(REMOVALS).cast::<AtomicU64>() }
     }
 
     fn load(&self, range: std::ops::Range<usize>) -> Vec<u8> {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use humansize::{BINARY, format_size};
 use lazystar_core::Digest;
-use lazystar_core::fetch::Priority;
 use serde::Serialize;
 
 use super::{open_tree, runtime};
@@ -159,9 +158,8 @@ fn run_lazily(
                 let node = tree.resolve(path.as_bytes(), true)?;
                 let layer = &layers[node.layer as usize];
                 let flat = layer.toc().flat_range(node.node);
-                runtime.block_on(layer.ensure(flat.clone(), Priority::Demand))?;
                 let mut bytes = vec![0; usize::try_from(flat.end - flat.start)?];
-                layer.read_present(flat.start, &mut bytes)?;
+                runtime.block_on(layer.read(flat.start, &mut bytes))?;
                 Ok(bytes)
             };
             sample.run(read)?;

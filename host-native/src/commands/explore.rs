@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lazystar_core::fetch::Priority;
 use lazystar_core::image::{Image, ImageNode};
 use lazystar_core::toc::{Attr, Kind};
 use serde::Serialize;
@@ -69,12 +68,8 @@ async fn cat_file(layer: &Arc<LazyLayer>, node: ImageNode, path: &str) -> Result
     let mut at = file.start;
     while at < file.end {
         let end = (at + WINDOW).min(file.end);
-        layer
-            .ensure(at..end, Priority::Demand)
-            .await
-            .with_context(|| format!("cannot read {path}"))?;
         bytes.resize(usize::try_from(end - at)?, 0);
-        layer.read_present(at, &mut bytes).context("cannot read the cache")?;
+        layer.read(at, &mut bytes).await.with_context(|| format!("cannot read {path}"))?;
         io::stdout().lock().write_all(&bytes)?;
         progress.inc(end - at);
         at = end;

@@ -16,24 +16,24 @@ use crate::reference::ImageRef;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
-    image: String,
+pub(super) struct Report {
+    pub(super) image: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     platform: String,
-    layers: Vec<LayerReport>,
+    pub(super) layers: Vec<LayerReport>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LayerReport {
-    digest: String,
+pub(super) struct LayerReport {
+    pub(super) digest: String,
     media_type: String,
     /// Compressed bytes.
     size: u64,
     lazy: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     #[serde(flatten)]
     toc: Option<TocReport>,
 }
@@ -57,15 +57,7 @@ struct TocReport {
 }
 
 pub(super) async fn inspect(global: &Global, image: &ImageRef, json: bool) -> Result<()> {
-    let opened = Opened::new(global, image).await?;
-    let (config, _) = opened.image.config().await?;
-    let layers = opened.image.layers.iter().zip(&opened.layers);
-    let report = Report {
-        image: image.to_string(),
-        digest: opened.image.manifest_digest.map(|digest| digest.to_string()),
-        platform: format!("{}/{}", config.os, config.architecture),
-        layers: layers.map(|(layer, result)| LayerReport::new(layer, result.as_deref())).collect(),
-    };
+    let report = Report::of(global, image).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -121,6 +113,20 @@ impl TocReport {
 }
 
 impl Report {
+    pub(super) async fn of(global: &Global, image: &ImageRef) -> Result<Self> {
+        let opened = Opened::new(global, image).await?;
+        let (config, _) = opened.image.config().await?;
+        let layers = opened.image.layers.iter().zip(&opened.layers);
+        Ok(Self {
+            image: image.to_string(),
+            digest: opened.image.manifest_digest.map(|digest| digest.to_string()),
+            platform: format!("{}/{}", config.os, config.architecture),
+            layers: layers
+                .map(|(layer, result)| LayerReport::new(layer, result.as_deref()))
+                .collect(),
+        })
+    }
+
     fn print(&self) {
         println!("image     {}", self.image);
         if let Some(digest) = &self.digest {

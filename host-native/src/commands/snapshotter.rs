@@ -1,5 +1,6 @@
 //! `lazystar snapshotter`.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +18,11 @@ use crate::registry::{Client, ClientOptions};
 use crate::snapshotter::cri::ImageProxy;
 use crate::snapshotter::lazy::LazyLayers;
 use crate::snapshotter::lookup::Lookup;
+use crate::snapshotter::mount_process::client::{CHILD, Launch};
+use crate::snapshotter::mount_process::layers::ImageLayers;
+use crate::snapshotter::mount_process::{self, server};
 use crate::snapshotter::snapshots::Snapshotter;
-use crate::snapshotter::{serve, serve_images};
+use crate::snapshotter::{End, serve, serve_images};
 
 pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
     if let Some(config) = &args.config {
@@ -28,42 +32,74 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
         );
     }
     let root = &args.root;
-    std::fs::create_dir_all(root)
+    fs::create_dir_all(root)
         .with_context(|| format!("cannot make the directory {}", root.display()))?;
     let root = root.canonicalize()?;
+    if std::env::var_os(CHILD).is_some() {
+        mount_layers(global, &root).await
+    } else {
+        daemon(global, args, &root).await
+    }
+}
+
+/// The mount process.
+async fn mount_layers(global: &Global, root: &Path) -> Result<()> {
+    let device = server::inherited_device()?;
+    let cache = cache(global, root)?;
+    let options = open_options(global, root, &cache);
+    let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
+    let socket = mount_process::socket(root);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        served = server::serve(device, &socket, ImageLayers::new(opener, options)) => served,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn cache(global: &Global, root: &Path) -> Result<Cache> {
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
-    let cache = Cache::open(&dir)
-        .with_context(|| format!("cannot use the cache directory {}", dir.display()))?;
-    let options = OpenOptions {
-        client: Client::new(ClientOptions {
-            keychain: Keychain::of_snapshotter(&root),
-            ..ClientOptions::default()
-        }),
+    Cache::open(&dir).with_context(|| format!("cannot use the cache directory {}", dir.display()))
+}
+
+fn open_options(global: &Global, root: &Path, cache: &Cache) -> OpenOptions {
+    let keychain = Keychain::of_snapshotter(root);
+    OpenOptions {
+        client: Client::new(ClientOptions { keychain, ..ClientOptions::default() }),
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
+    }
+}
+
+async fn daemon(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<()> {
+    let launch = Launch {
+        program: std::env::current_exe().context("cannot find this program")?,
+        args: std::env::args_os().collect(),
     };
-    let lookup = if args.no_lookup {
-        None
-    } else {
-        Some(Lookup::new(&args.containerd, &args.registry, options.clone())?)
-    };
-    let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
-    let lazy = LazyLayers::new(opener, options);
-    let snapshotter = Snapshotter::open(&root, lazy, mount::in_user_namespace())
+    let lazy = LazyLayers::new(root, launch);
+    let snapshotter = Snapshotter::open(root, lazy, mount::in_user_namespace())
         .with_context(|| format!("cannot keep snapshots in {}", root.display()))?;
-    let snapshotter = snapshotter.with_lookup(lookup);
+    let snapshotter = snapshotter.with_lookup(lookup(global, args, root)?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let end = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let how = tokio::select! {
+            _ = interrupt.recv() => End::Everything,
+            _ = terminate.recv() => End::KeepMounts,
+        };
         tracing::info!("stopping");
+        how
     };
-    let images = image_proxy(args, &root)?;
+    let images = image_proxy(args, root)?;
     serve(Arc::new(snapshotter), images, &args.address, end).await
+}
+
+fn lookup(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<Option<Lookup>> {
+    if args.no_lookup {
+        return Ok(None);
+    }
+    let options = open_options(global, root, &cache(global, root)?);
+    Lookup::new(&args.containerd, &args.registry, options).map(Some)
 }
 
 /// CRI's image service, for the snapshotter's own socket; for another it is served from here.

@@ -14,7 +14,7 @@ use crate::oci::{
     Descriptor, Document, DocumentError, MAX_MANIFEST, Manifest, Platform, check_digest, check_size,
 };
 use crate::reference::{ImageRef, RegistryRef};
-use crate::registry::{Repository, collect};
+use crate::registry::{Answer, Repository, collect};
 use crate::source::{Blob, FetchError};
 
 /// Indexes that may point at one another before a manifest comes.
@@ -169,7 +169,7 @@ async fn top(
 /// What `tag` points at now, if the registry can tell without sending it.
 async fn still(repository: &Repository, tag: &str) -> Result<Option<Digest>, FetchError> {
     match repository.manifest(Method::HEAD, tag, KNOWN_TAG_ATTEMPTS).await {
-        Ok(response) => {
+        Ok(Answer { response, .. }) => {
             let digest = response.headers().get("docker-content-digest");
             Ok(digest.and_then(|digest| digest.to_str().ok()?.parse().ok()))
         }
@@ -212,7 +212,8 @@ async fn get(repository: &Repository, reference: &str) -> Result<(Bytes, String)
     let attempts = client.options().attempts;
     let mut attempt = 1;
     loop {
-        let response = repository.manifest(Method::GET, reference, attempts).await?;
+        let Answer { response, endpoint } =
+            repository.manifest(Method::GET, reference, attempts).await?;
         let media_type =
             response.headers().get("content-type").and_then(|value| value.to_str().ok());
         let media_type =
@@ -223,6 +224,7 @@ async fn get(repository: &Repository, reference: &str) -> Result<(Bytes, String)
                 return Ok((bytes, media_type));
             }
             Err(error) if error.is_transient() && attempt < attempts => {
+                repository.put_to_rest(&endpoint, &error);
                 tokio::time::sleep(client.options().pause(attempt)).await;
                 attempt += 1;
             }

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,11 +17,10 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use lazystar_core::fetch::Priority;
-use lazystar_core::layer::ReadError;
 use lazystar_core::toc::{Attr, Kind};
 
 use super::tree::Tree;
-use crate::driver::LazyLayer;
+use crate::driver::{LazyLayer, READ_ATTEMPTS};
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -32,18 +32,15 @@ const MAX_BACKGROUND: u16 = 128;
 #[derive(Debug)]
 pub struct ImageFs {
     tree: Tree,
-    layers: Vec<Arc<LazyLayer>>,
-    has_xattrs: bool,
-    bytes: u64,
+    may_have_xattrs: bool,
 }
 
 impl ImageFs {
-    /// Shows `tree`, whose layers are `layers`, the bottom one first.
+    /// Shows `tree`.
     #[must_use]
-    pub fn new(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Self {
-        let has_xattrs = tree.has_xattrs();
-        let bytes = layers.iter().map(|layer| layer.toc().flat_size()).sum();
-        Self { tree, layers, has_xattrs, bytes }
+    pub fn new(tree: Tree) -> Self {
+        let may_have_xattrs = tree.may_have_xattrs();
+        Self { tree, may_have_xattrs }
     }
 
     fn file_attr(&self, inode: u64) -> Option<FileAttr> {
@@ -101,7 +98,10 @@ impl Filesystem for ImageFs {
         match found.and_then(|inode| self.file_attr(inode)) {
             Some(attr) => reply.entry(&FOR_EVER, &attr, Generation(0)),
             // Inode 0 lets the kernel remember that there is no such name.
-            None => reply.entry(&FOR_EVER, &absent(), Generation(0)),
+            None if self.tree.absence_lasts(parent.0) => {
+                reply.entry(&FOR_EVER, &absent(), Generation(0));
+            }
+            None => reply.error(Errno::ENOENT),
         }
     }
 
@@ -114,8 +114,8 @@ impl Filesystem for ImageFs {
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         match self.tree.locate(inode.0) {
-            Some((_, toc, node)) if toc.kind(node) == Kind::Symlink => {
-                reply.data(toc.readlink(node))
+            Some((layer, node)) if layer.toc().kind(node) == Kind::Symlink => {
+                reply.data(layer.toc().readlink(node))
             }
             _ => reply.error(Errno::EINVAL),
         }
@@ -141,25 +141,13 @@ impl Filesystem for ImageFs {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some((layer, toc, node)) = self.tree.locate(inode.0) else {
+        let Some((layer, node)) = self.tree.locate(inode.0) else {
             return reply.error(Errno::EIO);
         };
-        let Some(layer) = self.layers.get(layer) else { return reply.error(Errno::EIO) };
-        let file = toc.flat_range(node);
+        let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
-        if layer.is_present(flat.clone()) {
-            return answer(layer, flat, reply);
-        }
-        let layer = Arc::clone(layer);
-        let reader = Arc::clone(&layer);
-        reader.request(flat.clone(), Priority::Demand, move |result| match result {
-            Ok(()) => answer(&layer, flat, reply),
-            Err(ReadError::Fetch(lazystar_core::fetch::FetchFailure::Storage)) => {
-                reply.error(Errno::ENOSPC);
-            }
-            Err(_) => reply.error(Errno::EIO),
-        });
+        read(layer, flat, reply, READ_ATTEMPTS);
     }
 
     fn readdir(
@@ -201,9 +189,9 @@ impl Filesystem for ImageFs {
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let files = self.layers.iter().map(|layer| u64::from(layer.toc().node_count())).sum();
+        let (bytes, files) = self.tree.totals();
         let block = u32::try_from(BLOCK).unwrap_or(u32::MAX);
-        reply.statfs(self.bytes.div_ceil(BLOCK), 0, 0, files, 0, block, 255, block);
+        reply.statfs(bytes.div_ceil(BLOCK), 0, 0, files, 0, block, 255, block);
     }
 
     fn getxattr(
@@ -214,22 +202,27 @@ impl Filesystem for ImageFs {
         size: u32,
         reply: ReplyXattr,
     ) {
-        if !self.has_xattrs {
+        if !self.may_have_xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        let value = self.tree.xattrs(inode.0).find(|(known, _)| *known == name.as_bytes());
-        match value {
-            Some((_, value)) => sized(value, size, reply),
+        let mut found = None;
+        self.tree.xattrs(inode.0, |known, value| {
+            if known == name.as_bytes() {
+                found = Some(value.to_vec());
+            }
+        });
+        match found {
+            Some(value) => sized(&value, size, reply),
             None => reply.error(Errno::ENODATA),
         }
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        if !self.has_xattrs {
+        if !self.may_have_xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        let names: Vec<u8> =
-            self.tree.xattrs(inode.0).flat_map(|(name, _)| [name, b"\0"].concat()).collect();
+        let mut names = Vec::new();
+        self.tree.xattrs(inode.0, |name, _| names.extend([name, b"\0"].concat()));
         sized(&names, size, reply);
     }
 
@@ -249,17 +242,27 @@ impl Filesystem for ImageFs {
     }
 }
 
-/// Answers a read whose range is present.
-fn answer(layer: &LazyLayer, flat: std::ops::Range<u64>, reply: ReplyData) {
+/// Answers a read of the flat space, now or when it was fetched.
+fn read(layer: Arc<LazyLayer>, flat: Range<u64>, reply: ReplyData, attempts: u32) {
     let len = usize::try_from(flat.end - flat.start).unwrap_or(0);
-    let mut bytes = vec![0; len];
-    match layer.read_present(flat.start, &mut bytes) {
-        Ok(()) => reply.data(&bytes),
-        Err(error) => {
-            tracing::error!(%error, "cannot read the cache");
-            reply.error(Errno::EIO);
+    if layer.is_present(flat.clone()) {
+        let mut bytes = vec![0; len];
+        match layer.cache().read(flat.start, &mut bytes) {
+            Ok(true) => return reply.data(&bytes),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot read the cache");
+                return reply.error(Errno::EIO);
+            }
         }
     }
+    // A cache that is too small may lose it again before it is read.
+    let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
+    let reader = Arc::clone(&layer);
+    reader.request(flat.clone(), Priority::Demand, move |result| match result {
+        Ok(()) => read(layer, flat, reply, attempts),
+        Err(_) => reply.error(Errno::EIO),
+    });
 }
 
 fn sized(bytes: &[u8], size: u32, reply: ReplyXattr) {

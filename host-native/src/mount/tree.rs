@@ -1,13 +1,16 @@
 //! What a mount shows: inode numbers on one side, nodes of layers on the other.
 //!
-//! An inode number is the layer and the node in it, so it is the same at every mount of an image.
-//! The top directory is 1, as FUSE wants it.
+//! An inode number is the layer's number and the node in it, so it is the same at every mount of an
+//! image. The top directory is 1, as FUSE wants it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use lazystar_core::Toc;
 use lazystar_core::image::{Image, ImageNode};
 use lazystar_core::toc::{Attr, Kind, NodeId};
+
+use crate::driver::LazyLayer;
 
 /// The inode number of the top directory.
 pub const ROOT: u64 = 1;
@@ -15,17 +18,19 @@ pub const ROOT: u64 = 1;
 /// The shape of a mount.
 #[derive(Debug)]
 pub enum Tree {
-    /// Each layer in a directory of its own, named by its number from the bottom, as lower
-    /// directories for overlayfs: whiteouts are devices, opaque directories have a mark.
-    Layers {
-        /// The layers, the bottom one first.
-        layers: Vec<Arc<Toc>>,
+    /// Each layer in a directory of its own, named by its number, as lower directories for
+    /// overlayfs: whiteouts are devices, opaque directories have a mark.
+    Stack {
+        /// The layers.
+        layers: Arc<LayerTable>,
         /// The attribute that marks opaque directories.
         opaque: &'static str,
     },
     /// All layers seen through each other.
     Merged {
-        /// The layers.
+        /// The layers, the bottom one first.
+        layers: Vec<Arc<LazyLayer>>,
+        /// Their trees.
         image: Image,
         /// The directory listed last, since the kernel asks for long ones piece by piece.
         listed: Mutex<Option<Listing>>,
@@ -42,19 +47,72 @@ pub const USER_OPAQUE: &str = "user.overlay.opaque";
 /// The family of attributes that steer overlayfs; an image must not bring its own.
 const OVERLAY_FAMILIES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// Layers by their numbers.
+#[derive(Debug)]
+pub struct LayerTable {
+    layers: RwLock<BTreeMap<u32, Arc<LazyLayer>>>,
+    changes: bool,
+}
+
+impl LayerTable {
+    /// These layers and no others, numbered from 0.
+    #[must_use]
+    pub fn fixed(layers: &[Arc<LazyLayer>]) -> Self {
+        let numbered = (0..).zip(layers.iter().map(Arc::clone)).collect();
+        Self { layers: RwLock::new(numbered), changes: false }
+    }
+
+    /// No layers yet; they come and go.
+    #[must_use]
+    pub fn changing() -> Self {
+        Self { layers: RwLock::default(), changes: true }
+    }
+
+    /// Shows a layer. A number is never given to another layer: the kernel keeps what it knows.
+    pub fn insert(&self, number: u32, layer: Arc<LazyLayer>) {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner).insert(number, layer);
+    }
+
+    /// Shows a layer no longer.
+    pub fn remove(&self, number: u32) -> Option<Arc<LazyLayer>> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner).remove(&number)
+    }
+
+    /// The layer of a number.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Arc<LazyLayer>> {
+        self.read().get(&number).map(Arc::clone)
+    }
+
+    /// All layers.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u32, Arc<LazyLayer>)> {
+        self.read().iter().map(|(number, layer)| (*number, Arc::clone(layer))).collect()
+    }
+
+    fn may_have_xattrs(&self) -> bool {
+        self.changes || self.read().values().any(|layer| layer.toc().has_xattrs())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u32, Arc<LazyLayer>>> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Tree {
     /// Layers merged into one tree.
     #[must_use]
-    pub fn merged(image: Image) -> Self {
-        Self::Merged { image, listed: Mutex::new(None) }
+    pub fn merged(layers: Vec<Arc<LazyLayer>>) -> Self {
+        let image = Image::new(layers.iter().map(|layer| Arc::clone(layer.toc())).collect());
+        Self::Merged { layers, image, listed: Mutex::new(None) }
     }
 
     /// The attributes of an inode; `None` when there is no such inode.
     #[must_use]
     pub fn attr(&self, inode: u64) -> Option<Attr> {
         match self {
-            Self::Layers { layers, .. } if inode == ROOT => Some(stack_root(layers.len())),
-            Self::Layers { .. } => self.locate(inode).map(|(_, toc, node)| toc.attr(node)),
+            Self::Stack { layers, .. } if inode == ROOT => Some(stack_root(layers.read().len())),
+            Self::Stack { .. } => self.locate(inode).map(|(layer, node)| layer.toc().attr(node)),
             Self::Merged { image, .. } => image.attr(image_node(image, inode)),
         }
     }
@@ -63,13 +121,14 @@ impl Tree {
     #[must_use]
     pub fn lookup(&self, dir: u64, name: &[u8]) -> Option<u64> {
         match self {
-            Self::Layers { layers, .. } if dir == ROOT => {
-                let layer: usize = std::str::from_utf8(name).ok()?.parse().ok()?;
-                layers.get(layer).map(|_| inode_of(layer, Toc::ROOT))
+            Self::Stack { layers, .. } if dir == ROOT => {
+                let number = std::str::from_utf8(name).ok()?.parse().ok()?;
+                layers.get(number).map(|_| inode_of(number, Toc::ROOT))
             }
-            Self::Layers { .. } => {
-                let (layer, toc, node) = self.locate(dir)?;
-                toc.lookup(node, name).map(|found| inode_of(layer, found))
+            Self::Stack { .. } => {
+                let (layer, node) = self.locate(dir)?;
+                let found = layer.toc().lookup(node, name)?;
+                Some(same_layer(dir, found))
             }
             Self::Merged { image, .. } => {
                 let found = image.lookup(image_node(image, dir), name)?;
@@ -78,26 +137,32 @@ impl Tree {
         }
     }
 
+    /// Whether the kernel may remember that a directory has no such name.
+    #[must_use]
+    pub fn absence_lasts(&self, dir: u64) -> bool {
+        !matches!(self, Self::Stack { layers, .. } if dir == ROOT && layers.changes)
+    }
+
     /// Calls `each` with name and inode of everything in a directory from number `skip` on, until
     /// it returns `false`.
     pub fn list(&self, dir: u64, skip: usize, mut each: impl FnMut(&[u8], u64) -> bool) {
         match self {
-            Self::Layers { layers, .. } if dir == ROOT => {
-                for layer in skip..layers.len() {
-                    if !each(layer.to_string().as_bytes(), inode_of(layer, Toc::ROOT)) {
+            Self::Stack { layers, .. } if dir == ROOT => {
+                for (number, _) in layers.all().into_iter().skip(skip) {
+                    if !each(number.to_string().as_bytes(), inode_of(number, Toc::ROOT)) {
                         return;
                     }
                 }
             }
-            Self::Layers { .. } => {
-                let Some((layer, toc, node)) = self.locate(dir) else { return };
-                for dirent in toc.entries_from(node, skip) {
-                    if !each(dirent.name, inode_of(layer, dirent.node)) {
+            Self::Stack { .. } => {
+                let Some((layer, node)) = self.locate(dir) else { return };
+                for dirent in layer.toc().entries_from(node, skip) {
+                    if !each(dirent.name, same_layer(dir, dirent.node)) {
                         return;
                     }
                 }
             }
-            Self::Merged { image, listed } => {
+            Self::Merged { image, listed, .. } => {
                 for (name, inode) in listing(image, listed, dir, skip).iter().skip(skip) {
                     if !each(name, *inode) {
                         return;
@@ -111,10 +176,10 @@ impl Tree {
     #[must_use]
     pub fn parent(&self, dir: u64) -> u64 {
         match self {
-            Self::Layers { .. } => match self.locate(dir) {
-                Some((_, _, Toc::ROOT)) | None => ROOT,
-                Some((layer, toc, node)) => {
-                    toc.parent(node).map_or(ROOT, |parent| inode_of(layer, parent.node))
+            Self::Stack { .. } => match self.locate(dir) {
+                Some((_, Toc::ROOT)) | None => ROOT,
+                Some((layer, node)) => {
+                    layer.toc().parent(node).map_or(ROOT, |parent| same_layer(dir, parent.node))
                 }
             },
             Self::Merged { image, .. } => {
@@ -126,38 +191,55 @@ impl Tree {
 
     /// The layer and node behind an inode.
     #[must_use]
-    pub fn locate(&self, inode: u64) -> Option<(usize, &Toc, NodeId)> {
-        let (layers, node) = match self {
-            Self::Layers { .. } if inode == ROOT => return None,
-            Self::Layers { layers, .. } => (layers.as_slice(), split(inode)?),
-            Self::Merged { image, .. } => (image.layers(), image_node(image, inode)),
+    pub fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
+        let (layer, node) = match self {
+            Self::Stack { layers, .. } => {
+                let at = split(inode)?;
+                (layers.get(at.layer)?, at.node)
+            }
+            Self::Merged { image, layers, .. } => {
+                let at = image_node(image, inode);
+                (Arc::clone(layers.get(at.layer as usize)?), at.node)
+            }
         };
-        let toc = layers.get(node.layer as usize)?;
-        toc.contains(node.node).then_some((node.layer as usize, &**toc, node.node))
+        layer.toc().contains(node).then_some((layer, node))
     }
 
-    /// Whether any inode has extended attributes.
+    /// Whether an inode may have extended attributes.
     #[must_use]
-    pub fn has_xattrs(&self) -> bool {
+    pub fn may_have_xattrs(&self) -> bool {
         match self {
-            Self::Layers { layers, .. } => layers.iter().any(|toc| toc.has_xattrs()),
-            Self::Merged { image, .. } => image.layers().iter().any(|toc| toc.has_xattrs()),
+            Self::Stack { layers, .. } => layers.may_have_xattrs(),
+            Self::Merged { layers, .. } => layers.iter().any(|layer| layer.toc().has_xattrs()),
         }
     }
 
-    /// The extended attributes of an inode, as overlayfs or a user may see them.
-    pub fn xattrs(&self, inode: u64) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let found = self.locate(inode);
-        let mark = match (self, found) {
-            (Self::Layers { opaque, .. }, Some((_, toc, node))) if toc.is_opaque(node) => {
-                Some((opaque.as_bytes(), &b"y"[..]))
+    /// Calls `each` with the extended attributes of an inode, as overlayfs or a user may see them.
+    pub fn xattrs(&self, inode: u64, mut each: impl FnMut(&[u8], &[u8])) {
+        let Some((layer, node)) = self.locate(inode) else { return };
+        let toc = layer.toc();
+        if let Self::Stack { opaque, .. } = self
+            && toc.is_opaque(node)
+        {
+            each(opaque.as_bytes(), b"y");
+        }
+        for (name, value) in toc.xattrs(node) {
+            if !OVERLAY_FAMILIES.iter().any(|family| name.starts_with(family)) {
+                each(name, value);
             }
-            _ => None,
+        }
+    }
+
+    /// Bytes and number of everything that is shown.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        let add = |(bytes, files), layer: &Arc<LazyLayer>| {
+            (bytes + layer.toc().flat_size(), files + u64::from(layer.toc().node_count()))
         };
-        let own = found.into_iter().flat_map(|(_, toc, node)| toc.xattrs(node));
-        let own =
-            own.filter(|(name, _)| !OVERLAY_FAMILIES.iter().any(|family| name.starts_with(family)));
-        mark.into_iter().chain(own)
+        match self {
+            Self::Stack { layers, .. } => layers.read().values().fold((0, 0), add),
+            Self::Merged { layers, .. } => layers.iter().fold((0, 0), add),
+        }
     }
 }
 
@@ -174,8 +256,13 @@ fn stack_root(layers: usize) -> Attr {
     }
 }
 
-fn inode_of(layer: usize, node: NodeId) -> u64 {
-    (layer as u64 + 1) << 32 | u64::from(node.0)
+fn inode_of(layer: u32, node: NodeId) -> u64 {
+    (u64::from(layer) + 1) << 32 | u64::from(node.0)
+}
+
+/// Another node of the layer that `inode` is in.
+fn same_layer(inode: u64, node: NodeId) -> u64 {
+    inode & !u64::from(u32::MAX) | u64::from(node.0)
 }
 
 fn split(inode: u64) -> Option<ImageNode> {
@@ -192,7 +279,7 @@ fn image_node(image: &Image, inode: u64) -> ImageNode {
 }
 
 fn merged_inode(image: &Image, node: ImageNode) -> u64 {
-    if node == image.root() { ROOT } else { inode_of(node.layer as usize, node.node) }
+    if node == image.root() { ROOT } else { inode_of(node.layer, node.node) }
 }
 
 fn listing(

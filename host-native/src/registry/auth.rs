@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::challenge::Challenge;
 use super::client::{Call, Client, collect, drain};
-use super::{Repository, origin_of};
+use super::{Endpoint, origin_of};
 use crate::keychain::Credential;
 use crate::source::FetchError;
 
@@ -52,19 +52,26 @@ struct Token {
     until: Instant,
 }
 
+/// Who asks whom for what: one repository of one host.
+#[derive(Clone, Copy)]
+pub(super) struct Login<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) repository: &'a str,
+}
+
 impl Client {
-    /// Sends `call` once with what authenticates `repository`, and once more with what a refusal
-    /// asks for.
+    /// Sends `call` once with what authenticates `login`, and once more with what a refusal asks
+    /// for.
     pub(super) async fn exchange_as(
         &self,
         call: &Call,
-        repository: &Repository,
+        login: Login<'_>,
         deadline: Instant,
     ) -> Result<Response, FetchError> {
-        let place = (repository.0.base.clone(), repository.0.name.clone());
+        let place = (login.endpoint.base.clone(), login.repository.to_owned());
         let known = lock(&self.tokens().known).get(&place).cloned();
         let used = match &known {
-            Some(challenge) => self.authorization(challenge, repository, None, deadline).await?,
+            Some(challenge) => self.authorization(challenge, login, None, deadline).await?,
             None => None,
         };
         let response = self.exchange(call, used.as_ref(), deadline).await?;
@@ -79,11 +86,8 @@ impl Client {
         }
         let challenge = posed(&response)?.or(known);
         let Some(challenge) = challenge else { return Ok(response) };
-        let Some(fresh) =
-            self.authorization(&challenge, repository, used.as_ref(), deadline).await?
-        else {
-            return Ok(response);
-        };
+        let fresh = self.authorization(&challenge, login, used.as_ref(), deadline).await?;
+        let Some(fresh) = fresh else { return Ok(response) };
         drain(response).await;
         lock(&self.tokens().known).insert(place, challenge);
         self.exchange(call, Some(&fresh), deadline).await
@@ -93,11 +97,11 @@ impl Client {
     async fn authorization(
         &self,
         challenge: &Challenge,
-        repository: &Repository,
+        login: Login<'_>,
         refused: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<Option<HeaderValue>, FetchError> {
-        let base = &repository.0.base;
+        let base = &login.endpoint.base;
         let key = match challenge {
             Challenge::Basic => Key { realm: base.clone(), service: None, scope: None },
             Challenge::Bearer { realm, service, scope } => {
@@ -108,7 +112,7 @@ impl Client {
                     .ok_or_else(|| FetchError::Protocol { origin: origin_of(base), why: why() })?;
                 let scope = scope
                     .clone()
-                    .unwrap_or_else(|| format!("repository:{}:pull", repository.0.name));
+                    .unwrap_or_else(|| format!("repository:{}:pull", login.repository));
                 Key { realm, service: service.clone(), scope: Some(scope) }
             }
         };
@@ -126,8 +130,8 @@ impl Client {
             return Ok(Some(token.authorization.clone()));
         }
         *slot = None;
-        let credential =
-            self.options().keychain.credential(&repository.0.host, &repository.0.name).await;
+        let keychain = &self.options().keychain;
+        let credential = keychain.credential(&login.endpoint.host, login.repository).await;
         *slot = match challenge {
             Challenge::Basic => match credential {
                 Some(Credential::Password { user, password }) => {
@@ -136,9 +140,7 @@ impl Client {
                 }
                 _ => None,
             },
-            Challenge::Bearer { .. } => {
-                Some(self.token(&key, credential, repository, deadline).await?)
-            }
+            Challenge::Bearer { .. } => Some(self.token(&key, credential, login, deadline).await?),
         };
         Ok(slot.as_ref().map(|token| token.authorization.clone()))
     }
@@ -148,14 +150,14 @@ impl Client {
         &self,
         key: &Key,
         credential: Option<Credential>,
-        repository: &Repository,
+        login: Login<'_>,
         deadline: Instant,
     ) -> Result<Token, FetchError> {
         let origin = origin_of(&key.realm);
         let broken =
             |why: &str| FetchError::Protocol { origin: origin.clone(), why: why.to_owned() };
         if credential.is_some()
-            && repository.0.base.scheme() == "https"
+            && login.endpoint.base.scheme() == "https"
             && key.realm.scheme() != "https"
         {
             return Err(broken("as a token server it would get the password unencrypted"));
@@ -189,12 +191,12 @@ impl Client {
         match response.status() {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                let what = format!("a token for {repository}");
+                let what = format!("a token for {}", login.repository);
                 return Err(FetchError::Denied {
                     origin,
                     what,
                     status: status.as_u16(),
-                    login: repository.0.host.clone(),
+                    login: login.endpoint.host.clone(),
                 });
             }
             status => return Err(FetchError::Status { origin, code: status.as_u16() }),

@@ -7,12 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::auth::Tokens;
-use super::{ClientOptions, Repository, is_loopback, origin_of};
+use super::auth::{Login, Tokens};
+use super::failover::Resting;
+use super::{ClientOptions, is_loopback, origin_of};
 use crate::source::{FetchError, is_transient_status};
 
 /// Idle connections kept to a host: as many as fetches run at once for one layer.
@@ -30,6 +33,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     options: ClientOptions,
     tokens: Tokens,
+    resting: Resting,
     requests: AtomicU64,
     bytes: AtomicU64,
     /// Reading the system's certificates takes some milliseconds, so it waits for the first need.
@@ -49,20 +53,33 @@ pub struct Statistics {
 
 /// A request as it is repeated until it succeeds.
 #[derive(Clone)]
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) accept: Option<&'static str>,
-    pub(crate) range: Option<Range<u64>>,
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) accept: Option<&'static str>,
+    pub(super) range: Option<Range<u64>>,
     /// Form fields of a POST.
-    pub(crate) form: Option<String>,
+    pub(super) form: Option<String>,
+    /// Further headers.
+    pub(super) headers: HeaderMap,
     /// Other than the client's number of attempts.
-    pub(crate) attempts: Option<u32>,
+    pub(super) attempts: Option<u32>,
+    /// Other than the client's patience for the head of an answer.
+    pub(super) patience: Option<Duration>,
 }
 
 impl Call {
-    pub(crate) const fn new(method: Method, url: Url) -> Self {
-        Self { method, url, accept: None, range: None, form: None, attempts: None }
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            accept: None,
+            range: None,
+            form: None,
+            headers: HeaderMap::new(),
+            attempts: None,
+            patience: None,
+        }
     }
 }
 
@@ -79,6 +96,7 @@ impl Client {
         Self(Arc::new(Inner {
             options,
             tokens: Tokens::default(),
+            resting: Resting::default(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             tls: OnceLock::new(),
@@ -110,19 +128,23 @@ impl Client {
         &self.0.tokens
     }
 
-    /// Sends `call` until it is answered with anything but a passing condition, as `repository` if
-    /// its credentials may be shown. Redirects are not followed.
-    pub(crate) async fn send(
+    pub(super) fn resting(&self) -> &Resting {
+        &self.0.resting
+    }
+
+    /// Sends `call` until it is answered with anything but a passing condition, with what `login`
+    /// has to show. Redirects are not followed.
+    pub(super) async fn send(
         &self,
         call: &Call,
-        repository: Option<&Repository>,
+        login: Option<Login<'_>>,
     ) -> Result<Response, FetchError> {
         let options = self.options();
         let deadline = Instant::now() + options.total_timeout;
         let mut attempt = 0;
         loop {
-            let answer = match repository {
-                Some(repository) => self.exchange_as(call, repository, deadline).await,
+            let answer = match login {
+                Some(login) => self.exchange_as(call, login, deadline).await,
                 None => self.exchange(call, None, deadline).await,
             };
             let (failure, asked) = match answer {
@@ -159,7 +181,7 @@ impl Client {
         let origin = origin_of(&call.url);
         let mut request = self.http(&call.url)?.request(call.method.clone(), call.url.clone());
         // A compressed answer would have other ranges than the blob.
-        request = request.header(ACCEPT_ENCODING, "identity");
+        request = request.headers(call.headers.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = call.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -167,7 +189,9 @@ impl Client {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
         if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+            // In place of one that was configured.
+            let value = [(AUTHORIZATION, authorization.clone())].into_iter().collect();
+            request = request.headers(value);
         }
         if let Some(form) = &call.form {
             request = request
@@ -175,8 +199,8 @@ impl Client {
                 .body(form.clone());
         }
         self.0.requests.fetch_add(1, Ordering::Relaxed);
-        let patience =
-            self.options().head_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let patience = call.patience.unwrap_or(self.options().head_timeout);
+        let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_timeout() => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::jittered;
+use super::{Hosts, jittered};
 use crate::keychain::Keychain;
 
 /// Deadlines, retries and credentials of a client.
@@ -10,6 +10,8 @@ use crate::keychain::Keychain;
 pub struct ClientOptions {
     /// Where credentials come from.
     pub keychain: Keychain,
+    /// Mirrors, and how patient to be with each host.
+    pub hosts: Hosts,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long one request may wait for the head of its answer.
@@ -33,6 +35,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             keychain: Keychain::default(),
+            hosts: Hosts::default(),
             // Two lost SYN packets cost 3 s; what takes 10 s is down.
             connect_timeout: Duration::from_secs(10),
             // Pull-through caches fetch a whole blob before they answer.

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use lazystar_core::Digest;
+use serde::{Deserialize, Serialize};
 
 use super::store::Labels;
 use crate::open::TOC_DIGEST;
@@ -32,15 +33,19 @@ const UPPER: [&str; 2] =
 const MAX_LABEL: usize = 4096;
 
 /// The layer that the labels of a snapshot name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LayerSource {
     /// The image.
+    #[serde(with = "crate::as_text")]
     pub reference: RegistryRef,
     /// The blob of the layer.
+    #[serde(with = "crate::as_text")]
     pub digest: Digest,
     /// The digest that its table of contents must have.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::as_text::option")]
     pub toc_digest: Option<Digest>,
     /// Whether the client would have it unverified.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skip_verify: bool,
 }
 

@@ -1,163 +1,227 @@
-//! Lazy layers: opening them and mounting each on the directory of its snapshot.
-//!
-//! The first layer of an image that is asked for opens all of them side by side, so that the
-//! others are there when their turn comes.
+//! Lazy layers: each is shown by the mount process, and bound on the directory of its snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use lazystar_core::Digest;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::labels::LayerSource;
-use crate::driver::LazyLayer;
-use crate::image::{Image, OpenOptions};
-use crate::mount::{self, Mounted};
-use crate::open::{LayerOpener, Layers};
-use crate::reference::{ImageRef, RegistryRef};
+use super::mount_process::client::{Launch, MountProcess, Serving};
+use super::mount_process::protocol::{NumberedLayer, ShownLayer};
+use super::mounts::mounted_below;
 
-/// How long a client may wait for a layer before it gets an ordinary snapshot.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the layers of an image stay open for the next of them to be asked for.
-const KEPT_OPEN: Duration = Duration::from_secs(60);
+/// How long to wait before trying again to start a mount process.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lazy layer: its number, where it is mounted, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct LazyLayer {
+    /// The number of its snapshot.
+    pub number: u32,
+    /// The directory of its snapshot.
+    pub dir: PathBuf,
+    /// Where it comes from.
+    pub source: LayerSource,
+}
 
 /// All lazy layers that are mounted.
 #[derive(Debug)]
 pub struct LazyLayers {
-    opener: LayerOpener,
-    options: OpenOptions,
-    opening: Mutex<HashMap<String, Opening>>,
-    /// A cell for each directory, so that whoever wants the same layer waits for one mount of it.
-    mounted: Mutex<HashMap<PathBuf, Arc<OnceCell<MountedLayer>>>>,
+    process: MountProcess,
+    /// A cell for each layer, so that whoever wants the same one waits for one mount of it.
+    mounted: Mutex<HashMap<u32, (LazyLayer, Mount)>>,
+    ending: AtomicBool,
+    runtime: Handle,
 }
 
-#[derive(Debug)]
-struct Opening {
-    since: Instant,
-    image: Arc<OnceCell<Opened>>,
-}
-
-#[derive(Debug)]
-struct Opened {
-    image: Arc<Image>,
-    layers: Layers,
-}
-
-#[derive(Debug)]
-struct MountedLayer {
-    manifest: Option<Digest>,
-    layer: Arc<LazyLayer>,
-    mounted: Mounted,
-}
+/// The manifest that a mounted layer was found in.
+type Mount = Arc<OnceCell<Option<Digest>>>;
 
 impl LazyLayers {
-    /// Layers that are opened by `opener`, their images with `options`.
+    /// No layers yet, for a snapshotter in `root`. Must be called in a runtime.
     #[must_use]
-    pub fn new(opener: LayerOpener, options: OpenOptions) -> Self {
-        Self { opener, options, opening: Mutex::default(), mounted: Mutex::default() }
+    pub fn new(root: &Path, launch: Launch) -> Self {
+        Self {
+            process: MountProcess::new(root, launch),
+            mounted: Mutex::default(),
+            ending: AtomicBool::new(false),
+            runtime: Handle::current(),
+        }
     }
 
-    /// Mounts a layer on `dir`, unless it is there already, and returns the digest of the manifest
-    /// that it was found in.
+    /// Finds or starts the mount process, and returns those of `known` that are not mounted.
+    ///
+    /// # Errors
+    /// When no mount process can be started.
+    pub async fn begin(self: &Arc<Self>, known: Vec<LazyLayer>) -> Result<Vec<LazyLayer>> {
+        let numbered = known.iter().map(LazyLayer::numbered).collect();
+        let serving = self.process.begin(numbered).await?;
+        let missing = match &serving {
+            Serving::Kept(shown) => self.adopt(known, shown),
+            Serving::New => known,
+        };
+        let this = Arc::clone(self);
+        tokio::spawn(async move { this.supervise().await });
+        Ok(missing)
+    }
+
+    /// Mounts a layer, unless it is mounted already, and returns the digest of the manifest that
+    /// it was found in.
     ///
     /// # Errors
     /// When the layer cannot be read lazily, with the reason, or not mounted.
-    pub async fn mount(&self, dir: &Path, source: &LayerSource) -> Result<Option<Digest>> {
-        let cell = Arc::clone(lock(&self.mounted).entry(dir.to_owned()).or_default());
-        let mounted = cell.get_or_try_init(|| self.mount_new(dir, source)).await;
+    pub async fn mount(&self, layer: &LazyLayer) -> Result<Option<Digest>> {
+        let number = layer.number;
+        let new = || (layer.clone(), Mount::default());
+        let cell = Arc::clone(&self.mounted().entry(number).or_insert_with(new).1);
+        let mounted = cell.get_or_try_init(|| self.mount_new(layer)).await;
         if mounted.is_err() {
-            let mut all = lock(&self.mounted);
+            let mut all = self.mounted();
             // Unless somebody else is trying again by now.
-            if all.get(dir).is_some_and(|kept| Arc::strong_count(kept) <= 2) {
-                all.remove(dir);
+            if all.get(&number).is_some_and(|(_, kept)| Arc::strong_count(kept) <= 2) {
+                all.remove(&number);
             }
         }
-        Ok(mounted?.manifest)
+        mounted.copied()
     }
 
-    async fn mount_new(&self, dir: &Path, source: &LayerSource) -> Result<MountedLayer> {
-        let (layer, manifest) = timeout(PATIENCE, self.open(source)).await.map_err(|_| {
-            anyhow!("{} did not answer within {} s", source.reference.host(), PATIENCE.as_secs())
-        })??;
-        let on = dir.to_owned();
-        let layers = vec![Arc::clone(&layer)];
-        let mounted =
-            tokio::task::spawn_blocking(move || mount::mount(layers, &on, None)).await??;
-        let prefetched = Arc::clone(&layer);
-        tokio::spawn(async move { prefetched.prefetch().await });
-        Ok(MountedLayer { manifest, layer, mounted })
-    }
-
-    /// What is in the cache of the layer that is mounted on `dir`, in bytes, and its files.
+    /// Whether a layer is mounted.
     #[must_use]
-    pub fn usage(&self, dir: &Path) -> Option<(u64, u64)> {
-        let cell = lock(&self.mounted).get(dir).map(Arc::clone)?;
-        let layer = &cell.get()?.layer;
-        let bytes = layer.cache().disk_bytes().unwrap_or(0);
-        Some((bytes, u64::from(layer.toc().node_count())))
+    pub fn is_mounted(&self, number: u32) -> bool {
+        self.mounted().get(&number).is_some_and(|(_, cell)| cell.initialized())
     }
 
-    /// Unmounts what is mounted on `dir`, if anything is.
+    /// What is shown.
+    ///
+    /// # Errors
+    /// When the mount process does not answer.
+    pub async fn shown(&self) -> Result<Vec<ShownLayer>> {
+        self.process.shown().await
+    }
+
+    /// Unmounts a layer, if it is mounted on `dir`, and lets go of its content.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn unmount(&self, dir: &Path) -> Result<()> {
-        let mounted = lock(&self.mounted).remove(dir);
-        let mounted = mounted.as_ref().and_then(|cell| cell.get());
-        mounted.map_or(Ok(()), |it| it.mounted.unmounter().unmount())
+    pub fn unmount(self: &Arc<Self>, number: u32, dir: &Path) -> Result<()> {
+        let was_mounted = self.mounted().remove(&number).is_some();
+        unbind(dir)?;
+        if was_mounted {
+            let this = Arc::clone(self);
+            self.runtime.spawn(async move {
+                if let Err(error) = this.process.close(number).await {
+                    tracing::warn!(number, "a removed layer is still shown: {error:#}");
+                }
+            });
+        }
+        Ok(())
     }
 
-    /// Unmounts everything.
-    pub fn unmount_all(&self) {
-        let dirs: Vec<_> = lock(&self.mounted).keys().cloned().collect();
-        for dir in dirs {
-            if let Err(error) = self.unmount(&dir) {
-                tracing::warn!(dir = %dir.display(), "cannot unmount: {error:#}");
+    /// Ends this process's part. The mount process goes on, unless it has nothing to show or
+    /// `everything` is to end.
+    pub async fn end(&self, everything: bool) {
+        self.ending.store(true, Ordering::Relaxed);
+        if everything || self.mounted().is_empty() {
+            self.process.stop().await;
+        }
+    }
+
+    async fn mount_new(&self, layer: &LazyLayer) -> Result<Option<Digest>> {
+        let manifest = self.process.open(layer.numbered()).await?;
+        let (from, dir) = (self.process.dir(layer.number), layer.dir.clone());
+        let bound = tokio::task::spawn_blocking(move || bind(&from, &dir)).await?;
+        if bound.is_err() {
+            self.process.close(layer.number).await?;
+        }
+        bound.map(|()| manifest)
+    }
+
+    /// Takes over what is shown and mounted, and returns what is not.
+    fn adopt(&self, known: Vec<LazyLayer>, shown: &[ShownLayer]) -> Vec<LazyLayer> {
+        let shown: HashSet<_> = shown.iter().map(|it| it.number).collect();
+        let Some(dir) = known.first().and_then(|it| it.dir.ancestors().nth(2)) else {
+            return known;
+        };
+        let bound = mounted_below(dir);
+        let served = |it: &LazyLayer| shown.contains(&it.number) && bound.contains(&it.dir);
+        let (served, missing): (Vec<_>, Vec<_>) = known.into_iter().partition(served);
+        for layer in served {
+            // The record of its snapshot says which manifest it was found in.
+            let cell = Arc::new(OnceCell::new_with(Some(layer.source.reference.digest())));
+            self.mounted().insert(layer.number, (layer, cell));
+        }
+        missing
+    }
+
+    /// Starts another mount process whenever one has ended.
+    async fn supervise(self: Arc<Self>) {
+        loop {
+            self.process.ended().await;
+            if self.ending.load(Ordering::Relaxed) {
+                return;
+            }
+            tracing::error!("the mount process ended unexpectedly; starting another");
+            let known: Vec<_> = self.mounted().values().map(|(layer, _)| layer.clone()).collect();
+            let numbered = known.iter().map(LazyLayer::numbered).collect();
+            match self.process.go_on(numbered).await {
+                Ok(Serving::Kept(shown)) => {
+                    let shown: HashSet<_> = shown.iter().map(|it| it.number).collect();
+                    // Those that are being mounted are asked for again.
+                    self.mounted()
+                        .retain(|number, (_, cell)| cell.get().is_none() || shown.contains(number));
+                    tracing::info!(layers = shown.len(), "the mount process was replaced");
+                }
+                Ok(Serving::New) => {
+                    self.mounted().clear();
+                    for layer in known {
+                        let this = Arc::clone(&self);
+                        tokio::spawn(async move {
+                            if let Err(error) = this.mount(&layer).await {
+                                let number = layer.number;
+                                tracing::warn!(number, "cannot mount a layer again: {error:#}");
+                            }
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("cannot start a mount process: {error:#}");
+                    sleep(RESTART_PAUSE).await;
+                }
             }
         }
     }
 
-    async fn open(&self, source: &LayerSource) -> Result<(Arc<LazyLayer>, Option<Digest>)> {
-        let cell = self.opening(&source.reference);
-        let opened = cell.get_or_try_init(|| self.open_image(&source.reference)).await?;
-        let image = &opened.image;
-        let at = image.layers.iter().position(|it| it.descriptor.digest == source.digest);
-        let Some(at) = at else {
-            bail!("{} has no layer {}; its tag may have moved", source.reference, source.digest);
-        };
-        let layer = opened.layers[at].as_ref().map_err(|error| anyhow!("{error}"))?;
-        match source.toc_digest {
-            Some(stated) if stated != layer.toc().digest() => bail!(
-                "the client wants the TOC digest {stated}, but the layer in the registry has {}",
-                layer.toc().digest()
-            ),
-            None if !(source.skip_verify && self.opener.allow_unverified) => bail!(
-                "the client does not pass the digest of the TOC, so nothing vouches for the content; the image has to be converted, or allow_no_verification set and the layer pulled with skipverify"
-            ),
-            _ => Ok((Arc::clone(layer), image.manifest_digest)),
-        }
-    }
-
-    async fn open_image(&self, reference: &RegistryRef) -> Result<Opened> {
-        let reference = ImageRef::Registry(reference.clone());
-        let image = Image::open(&reference, &self.options).await;
-        let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
-        let layers = self.opener.open_all(&image).await;
-        Ok(Opened { image, layers })
-    }
-
-    fn opening(&self, reference: &RegistryRef) -> Arc<OnceCell<Opened>> {
-        let mut opening = lock(&self.opening);
-        opening.retain(|_, it| it.since.elapsed() < KEPT_OPEN);
-        let new = || Opening { since: Instant::now(), image: Arc::default() };
-        Arc::clone(&opening.entry(reference.to_string()).or_insert_with(new).image)
+    fn mounted(&self) -> std::sync::MutexGuard<'_, HashMap<u32, (LazyLayer, Mount)>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl LazyLayer {
+    fn numbered(&self) -> NumberedLayer {
+        NumberedLayer { number: self.number, source: self.source.clone() }
+    }
+}
+
+/// Mounts a directory on another, in the place of what is mounted there.
+fn bind(from: &Path, dir: &Path) -> Result<()> {
+    unbind(dir)?;
+    rustix::mount::mount_bind(from, dir)
+        .with_context(|| format!("cannot mount {} on {}", from.display(), dir.display()))
+}
+
+/// Unmounts what is mounted on a directory, if anything is; what is in use goes with its users.
+fn unbind(dir: &Path) -> Result<()> {
+    match rustix::mount::unmount(dir, UnmountFlags::DETACH) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot unmount {}", dir.display())),
+    }
 }

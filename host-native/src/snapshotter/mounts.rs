@@ -1,7 +1,9 @@
 //! How snapshots are to be mounted: what containerd and BuildKit get told, in the order of options
 //! that they expect.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
@@ -54,18 +56,45 @@ fn bind(source: String, access: &str) -> Mount {
     Mount { r#type: "bind".to_owned(), source, target: String::new(), options }
 }
 
-/// Takes away what a process that was killed left mounted below `dir`. Containers that use it keep
-/// it.
+/// What is mounted on `dir` and below it, in the order in which it was mounted.
+#[must_use]
+pub fn mounted_below(dir: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // Fields are separated by blanks; the fifth is the mount point.
+    let points = mounts.split(|byte| *byte == b'\n').filter_map(|line| {
+        let point = line.split(|byte| *byte == b' ').nth(4)?;
+        Some(PathBuf::from(OsString::from_vec(unescaped(point))))
+    });
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
+/// Takes away what is mounted on `dir` and below it. Containers that use it keep it.
 pub fn detach_below(dir: &Path) {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let Ok(dir) = dir.canonicalize() else { return };
-    // Fields are separated by blanks; the fifth is the mount point. The last mounted comes off first.
-    let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
-    for point in points.filter(|point| point.starts_with(&dir)) {
+    for point in mounted_below(dir).iter().rev() {
         if let Err(error) = rustix::mount::unmount(point, UnmountFlags::DETACH) {
             tracing::warn!(dir = %point.display(), %error, "cannot detach what is left mounted");
         }
     }
+}
+
+/// The kernel writes blanks, newlines and backslashes as a backslash and three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut left = text;
+    while let Some((first, rest)) = left.split_first() {
+        let digits = rest.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                left = &rest[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                left = rest;
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -77,14 +106,19 @@ mod tests {
         let record = |(at, kind): (usize, &Kind)| {
             let (labels, usage) = (Labels::new(), Usage::default());
             let id = at as u64 + 1;
-            let (parent, manifest) = (String::new(), None);
+            let (parent, source) = (String::new(), None);
             let record =
-                Record { id, kind: *kind, parent, labels, created: 0, updated: 0, usage, manifest };
+                Record { id, kind: *kind, parent, labels, created: 0, updated: 0, usage, source };
             (id.to_string(), record)
         };
         let chain = kinds.iter().enumerate().map(record).collect();
         let mount = of(Path::new("/s"), &chain, user_xattrs).remove(0);
         (mount.r#type, mount.source, mount.options)
+    }
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescaped(br"/a\040b/c\134d\9"), br"/a b/c\d\9");
     }
 
     #[test]

@@ -114,13 +114,10 @@ impl api::snapshots_server::Snapshots for Service {
     }
 
     async fn usage(&self, request: Request<api::UsageRequest>) -> Reply<api::UsageResponse> {
-        let key = request.into_inner().key;
-        self.blocking(move |snapshots| {
-            let usage = snapshots.usage(&key)?;
-            let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
-            Ok(api::UsageResponse { size: number(usage.size), inodes: number(usage.inodes) })
-        })
-        .await
+        let usage = self.0.usage(&request.into_inner().key).await?;
+        let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        let (size, inodes) = (number(usage.size), number(usage.inodes));
+        Ok(Response::new(api::UsageResponse { size, inodes }))
     }
 
     async fn cleanup(&self, _: Request<api::CleanupRequest>) -> Reply<()> {

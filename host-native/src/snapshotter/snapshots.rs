@@ -11,21 +11,31 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lazystar_core::Digest;
+use anyhow::Context;
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use futures_util::stream;
 
+use super::End;
 use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET, name_layer};
-use super::lazy::LazyLayers;
+use super::lazy::{LazyLayer, LazyLayers};
 use super::lookup::Lookup;
-use super::store::{Chain, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now};
+use super::mount_process::protocol::ShownLayer;
+use super::store::{
+    Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
+};
 use super::{mounts, usage};
 use crate::proto::types::Mount;
+
+/// Lazy layers that are mounted again at the same time.
+const RESTORED_AT_ONCE: usize = 64;
 
 /// A snapshotter.
 #[derive(Debug)]
 pub struct Snapshotter {
     dir: PathBuf,
     store: Store,
-    lazy: LazyLayers,
+    lazy: Arc<LazyLayers>,
     lookup: Option<Lookup>,
     user_xattrs: bool,
     /// Directories that have no record yet.
@@ -50,6 +60,7 @@ impl Snapshotter {
         let dir = root.join("snapshots");
         make_dir(&dir, 0o700, true)?;
         let store = Store::open(&root.join("snapshots.redb"))?;
+        let lazy = Arc::new(lazy);
         Ok(Self { dir, store, lazy, lookup: None, user_xattrs, pending: Mutex::default() })
     }
 
@@ -59,23 +70,33 @@ impl Snapshotter {
         Self { lookup, ..self }
     }
 
-    /// Begins to mount again the lazy layers that were mounted when the process before this one
-    /// ended, side by side; one that fails is tried again when it is needed.
+    /// Takes over the lazy layers that are mounted, and begins to mount again those that should be,
+    /// side by side; one that fails is tried again when it is needed.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn restore(self: &Arc<Self>) -> Result<()> {
-        mounts::detach_below(&self.dir);
-        self.store.walk(|key, record| {
-            let (this, key) = (Arc::clone(self), key.to_owned());
-            if record.is_lazy() {
-                tokio::spawn(async move {
-                    if let Err(error) = this.make_available(&key, &record).await {
-                        tracing::warn!(snapshot = key, "cannot mount a layer again: {error}");
-                    }
-                });
-            }
-        })
+    /// When the store cannot be read, or nothing can be mounted here.
+    pub async fn begin(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut known = Vec::new();
+        self.store.walk(|_, record| known.extend(self.lazy_layer(&record)))?;
+        let missing = self.lazy.begin(known).await?;
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let mount = async |layer: LazyLayer| {
+                if let Err(error) = this.mount(&layer).await {
+                    tracing::warn!(
+                        snapshot = layer.number,
+                        "cannot mount a layer again: {error:#}"
+                    );
+                }
+            };
+            stream::iter(missing).for_each_concurrent(RESTORED_AT_ONCE, mount).await;
+        });
+        Ok(())
+    }
+
+    /// Ends: lazy layers stay mounted or do not.
+    pub async fn end(&self, how: End) {
+        self.lazy.end(how == End::Everything).await;
     }
 
     /// Makes an active snapshot; or, when the labels ask for a remote one and the layer can be read
@@ -83,7 +104,12 @@ impl Snapshotter {
     ///
     /// # Errors
     /// See [`SnapshotError`].
-    pub async fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Prepared> {
+    pub async fn prepare(
+        self: &Arc<Self>,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Prepared> {
         if let Some(target) = labels.get(TARGET) {
             check_name(key)?;
             match self.prepare_lazy(key, target, parent, &labels).await {
@@ -91,12 +117,19 @@ impl Snapshotter {
                     tracing::info!(key, snapshot = target, "remote-snapshot-prepared" = "true");
                     return Ok(Prepared::Lazy);
                 }
-                Err(error) => tracing::warn!(
-                    key,
-                    snapshot = target,
-                    "remote-snapshot-prepared" = "false",
-                    "not lazy: {error:#}"
-                ),
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    tracing::warn!(
+                        key,
+                        snapshot = target,
+                        "remote-snapshot-prepared" = "false",
+                        "not lazy: {reason}"
+                    );
+                    let noted = self.store.note_fallback(target, &Fallback::new(&labels, reason));
+                    if let Err(error) = noted {
+                        tracing::warn!("cannot keep the reason: {error}");
+                    }
+                }
             }
         }
         self.create(Kind::Active, key, parent, labels).await.map(Prepared::Active)
@@ -106,8 +139,35 @@ impl Snapshotter {
     ///
     /// # Errors
     /// See [`SnapshotError`].
-    pub async fn view(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
+    pub async fn view(
+        self: &Arc<Self>,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
         self.create(Kind::View, key, parent, labels).await
+    }
+
+    /// The directory that everything is below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
+    /// The lazy layers that are mounted.
+    ///
+    /// # Errors
+    /// When the mount process does not answer.
+    pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
+        self.lazy.shown().await
+    }
+
+    /// Why snapshots that were asked for lazily are not lazy.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fallbacks(&self) -> Result<Vec<(String, Fallback)>> {
+        self.store.fallbacks()
     }
 
     /// How to mount an active snapshot or a view.
@@ -192,16 +252,20 @@ impl Snapshotter {
     ///
     /// # Errors
     /// When there is none, or its directory cannot be read.
-    pub fn usage(&self, key: &str) -> Result<Usage> {
+    pub async fn usage(&self, key: &str) -> Result<Usage> {
         let record = self.store.get(key)?;
-        match record.kind {
-            Kind::Committed if record.is_lazy() => {
-                let (size, inodes) = self.lazy.usage(&self.fs(record.id)).unwrap_or_default();
-                Ok(Usage { size, inodes })
-            }
-            Kind::Committed => Ok(record.usage),
-            Kind::Active | Kind::View => usage::scan(&self.fs(record.id)),
+        if let Some(layer) = self.lazy_layer(&record) {
+            let shown = self.lazy.shown().await;
+            let shown = shown.map_err(|error| SnapshotError::Unavailable(format!("{error:#}")))?;
+            let shown = shown.iter().find(|it| it.number == layer.number);
+            return Ok(shown
+                .map_or_else(Usage::default, |it| Usage { size: it.cached, inodes: it.entries }));
         }
+        if record.kind == Kind::Committed {
+            return Ok(record.usage);
+        }
+        let dir = self.fs(record.id);
+        blocking(move || usage::scan(&dir)).await
     }
 
     /// Takes away the directories of snapshots that were removed.
@@ -224,13 +288,8 @@ impl Snapshotter {
         Ok(())
     }
 
-    /// Unmounts all lazy layers, for an orderly end.
-    pub fn close(&self) {
-        self.lazy.unmount_all();
-    }
-
     async fn prepare_lazy(
-        &self,
+        self: &Arc<Self>,
         key: &str,
         target: &str,
         parent: &str,
@@ -245,9 +304,14 @@ impl Snapshotter {
             _ => Ok(labels.clone()),
         };
         let labels = labels.map_err(anyhow::Error::msg)?;
-        let source = LayerSource::parse(&labels).map_err(anyhow::Error::msg)?;
-        let place = self.new_place(Kind::Committed, parent)?;
-        let manifest = self.lazy.mount(&self.fs(place.id), &source).await?;
+        let mut source = LayerSource::parse(&labels).map_err(anyhow::Error::msg)?;
+        let place = self.new_place(Kind::Committed, parent).await?;
+        let (number, dir) = (place.number()?, self.fs(place.id));
+        let layer = LazyLayer { number, dir, source: source.clone() };
+        if let Some(manifest) = self.lazy.mount(&layer).await? {
+            // The tag may name another image when it is mounted again.
+            source.reference = source.reference.with_digest(manifest);
+        }
         let mut labels = without_empty(labels);
         labels.insert(REMOTE.to_owned(), REMOTE_VALUE.to_owned());
         let now = now();
@@ -259,7 +323,7 @@ impl Snapshotter {
             created: now,
             updated: now,
             usage: Usage::default(),
-            manifest: manifest.map(|digest| digest.to_string()),
+            source: Some(source),
         };
         match self.store.add(target, &record) {
             Ok(()) => {
@@ -275,7 +339,7 @@ impl Snapshotter {
     }
 
     async fn create(
-        &self,
+        self: &Arc<Self>,
         kind: Kind,
         key: &str,
         parent: &str,
@@ -284,7 +348,7 @@ impl Snapshotter {
         check_name(key)?;
         let below = if parent.is_empty() { Chain::new() } else { self.store.chain(parent)? };
         self.check(&below).await?;
-        let place = self.new_place(kind, parent)?;
+        let place = self.new_place(kind, parent).await?;
         let now = now();
         let record = Record {
             id: place.id,
@@ -294,7 +358,7 @@ impl Snapshotter {
             created: now,
             updated: now,
             usage: Usage::default(),
-            manifest: None,
+            source: None,
         };
         self.store.add(key, &record)?;
         place.keep();
@@ -305,34 +369,44 @@ impl Snapshotter {
 
     /// Sees to it that every lazy layer of a chain is mounted.
     async fn check(&self, chain: &Chain) -> Result<()> {
-        for (key, record) in chain.iter().filter(|(_, record)| record.is_lazy()) {
-            self.make_available(key, record).await?;
-        }
-        Ok(())
+        let mounts = chain.iter().filter_map(|(key, record)| {
+            let layer = self.lazy_layer(record)?;
+            Some(async move {
+                self.mount(&layer).await.map_err(|error| {
+                    SnapshotError::Unavailable(format!(
+                        "the layer of snapshot {key:?} is unavailable: {error:#}"
+                    ))
+                })
+            })
+        });
+        try_join_all(mounts).await.map(|_| ())
     }
 
-    async fn make_available(&self, key: &str, record: &Record) -> Result<()> {
-        let dir = self.fs(record.id);
-        let unavailable = |why: String| {
-            SnapshotError::Unavailable(format!(
-                "the layer of snapshot {key:?} is unavailable: {why}"
-            ))
-        };
-        let mut source = LayerSource::parse(&record.labels).map_err(unavailable)?;
-        if let Some(Ok(manifest)) = record.manifest.as_deref().map(str::parse::<Digest>) {
-            // The tag may name another image by now.
-            source.reference = source.reference.with_digest(manifest);
+    async fn mount(&self, layer: &LazyLayer) -> anyhow::Result<()> {
+        if self.lazy.is_mounted(layer.number) {
+            return Ok(());
         }
-        make_dir(&dir, 0o755, true)?;
-        let mounted = self.lazy.mount(&dir, &source).await;
-        mounted.map_err(|error| unavailable(format!("{error:#}")))?;
-        Ok(())
+        make_dir(&layer.dir, 0o755, true)?;
+        self.lazy.mount(layer).await.map(|_| ())
     }
 
-    fn new_place(&self, kind: Kind, parent: &str) -> Result<Place<'_>> {
+    /// A snapshot as a lazy layer, if it is one.
+    fn lazy_layer(&self, record: &Record) -> Option<LazyLayer> {
+        let source = record.source.clone()?;
+        let number = u32::try_from(record.id).ok()?;
+        Some(LazyLayer { number, dir: self.fs(record.id), source })
+    }
+
+    async fn new_place(self: &Arc<Self>, kind: Kind, parent: &str) -> Result<Place> {
+        let (this, parent) = (Arc::clone(self), parent.to_owned());
+        // The directory of the parent may have to be asked for of the mount process.
+        blocking(move || this.make_place(kind, &parent)).await
+    }
+
+    fn make_place(self: &Arc<Self>, kind: Kind, parent: &str) -> Result<Place> {
         let id = self.store.next_id()?;
         self.pending().insert(id);
-        let place = Place { snapshotter: self, id, kept: false };
+        let place = Place { snapshotter: Arc::clone(self), id, kept: false };
         make_dir(&self.dir.join(id.to_string()), 0o700, false)?;
         let dir = self.fs(id);
         make_dir(&dir, 0o755, false)?;
@@ -351,7 +425,10 @@ impl Snapshotter {
 
     fn delete(&self, id: u64) {
         let dir = self.dir.join(id.to_string());
-        if let Err(error) = self.lazy.unmount(&self.fs(id)) {
+        // A number too great for a lazy layer is not one's.
+        let unmounted =
+            u32::try_from(id).map_or(Ok(()), |id| self.lazy.unmount(id, &self.fs(u64::from(id))));
+        if let Err(error) = unmounted {
             tracing::warn!(dir = %dir.display(), "cannot unmount a removed snapshot: {error:#}");
             return;
         }
@@ -370,12 +447,6 @@ impl Snapshotter {
 }
 
 impl Record {
-    /// Whether the snapshot is a lazy layer.
-    #[must_use]
-    pub fn is_lazy(&self) -> bool {
-        self.kind == Kind::Committed && self.labels.contains_key(REMOTE)
-    }
-
     /// Whether the snapshot can stand for one that is asked for on top of `parent`.
     fn stands_for(&self, parent: &str, name: &str) -> anyhow::Result<()> {
         anyhow::ensure!(self.kind == Kind::Committed, "{name} is there already, not committed");
@@ -389,25 +460,40 @@ impl Record {
 }
 
 /// The directory of a snapshot that is being made; it goes when making it fails.
-struct Place<'a> {
-    snapshotter: &'a Snapshotter,
+struct Place {
+    snapshotter: Arc<Snapshotter>,
     id: u64,
     kept: bool,
 }
 
-impl Place<'_> {
+impl Place {
+    /// The number that a lazy layer has here.
+    fn number(&self) -> anyhow::Result<u32> {
+        u32::try_from(self.id).context("this snapshotter has made too many snapshots")
+    }
+
     fn keep(mut self) {
         self.kept = true;
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         if !self.kept {
             self.snapshotter.delete(self.id);
         }
         self.snapshotter.pending().remove(&self.id);
     }
+}
+
+/// Runs what waits for the disk, or for the mount process, where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SnapshotError::Io {
+        what: "a thread died".to_owned(),
+        cause: std::io::Error::other(error),
+    })?
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -4,19 +4,29 @@
 //! the call returns. Nothing here touches directories or mounts.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
     Database, MultimapTableDefinition, ReadableDatabase, ReadableMultimapTable, ReadableTable,
-    TableDefinition,
+    ReadableTableMetadata, TableDefinition,
 };
 use serde::{Deserialize, Serialize};
+
+use super::labels::LayerSource;
 
 /// Key to record, as JSON, which keeps unknown fields readable for whoever has to look.
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 /// Parent to children.
 const CHILDREN: MultimapTableDefinition<'_, &str, &str> = MultimapTableDefinition::new("children");
+/// Names that were asked for lazily, to why they are not lazy, as JSON.
+const FALLBACKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("fallbacks");
+/// How many numbers are noted as given out by one write to the disk.
+const IDS_AT_ONCE: u64 = 64;
+/// How many of those are kept, at least; the oldest go first.
+const KEPT_FALLBACKS: usize = 1000;
 /// The last id given out, under the empty key.
 const LAST_ID: TableDefinition<'_, (), u64> = TableDefinition::new("last-id");
 /// Parents that a snapshot may have. overlayfs takes 500 layers.
@@ -54,9 +64,9 @@ pub struct Record {
     pub updated: u64,
     /// What it took when it was committed.
     pub usage: Usage,
-    /// The digest of the manifest that a lazy layer was found in.
+    /// Where a lazy layer comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<String>,
+    pub source: Option<LayerSource>,
 }
 
 /// Space that a snapshot takes.
@@ -66,6 +76,25 @@ pub struct Usage {
     pub size: u64,
     /// Files, directories and the like.
     pub inodes: u64,
+}
+
+/// Why a layer is not lazy.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Fallback {
+    /// When it was asked for, in nanoseconds since 1970.
+    pub at: u64,
+    /// What the client said of it.
+    pub labels: Labels,
+    /// Why.
+    pub reason: String,
+}
+
+impl Fallback {
+    /// A layer that was asked for with `labels` just now.
+    #[must_use]
+    pub fn new(labels: &Labels, reason: String) -> Self {
+        Self { at: now(), labels: labels.clone(), reason }
+    }
 }
 
 /// Why a call on snapshots fails. The service makes gRPC's codes of these.
@@ -115,7 +144,11 @@ pub type Chain = Vec<(String, Record)>;
 
 /// The store.
 #[derive(Debug)]
-pub struct Store(Database);
+pub struct Store {
+    database: Database,
+    /// Numbers that are noted as given out, and are not yet.
+    ids: Mutex<Range<u64>>,
+}
 
 impl Store {
     /// Opens the store in `file`, or makes it.
@@ -124,12 +157,9 @@ impl Store {
     /// When the file cannot be used, is damaged, or another process has it open.
     pub fn open(file: &Path) -> Result<Self> {
         let database = Database::create(file).map_err(redb::Error::from)?;
-        let store = Self(database);
-        store.write(|tables| {
-            // Opening a table makes it, and readers need all of them.
-            let _ = (&tables.snapshots, &tables.children, &tables.last_id);
-            Ok(())
-        })?;
+        let store = Self { database, ids: Mutex::new(0..0) };
+        // Opening the tables makes them, and readers need all of them.
+        store.write(|_| Ok(()))?;
         Ok(store)
     }
 
@@ -138,11 +168,16 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn next_id(&self) -> Result<u64> {
-        self.write(|tables| {
-            let id = tables.last_id.get(()).map_err(broken)?.map_or(0, |last| last.value()) + 1;
-            tables.last_id.insert((), id).map_err(broken)?;
-            Ok(id)
-        })
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = ids.next() {
+            return Ok(id);
+        }
+        *ids = self.write(|tables| {
+            let last = tables.last_id.get(()).map_err(broken)?.map_or(0, |last| last.value());
+            tables.last_id.insert((), last + IDS_AT_ONCE).map_err(broken)?;
+            Ok(last + 1..last + 1 + IDS_AT_ONCE)
+        })?;
+        Ok(ids.next().unwrap_or_default())
     }
 
     /// Adds a snapshot.
@@ -152,8 +187,43 @@ impl Store {
     pub fn add(&self, key: &str, record: &Record) -> Result<()> {
         self.write(|tables| {
             tables.check_parent(&record.parent)?;
-            tables.insert_new(key, record)
+            tables.insert_new(key, record)?;
+            if record.source.is_some() {
+                tables.fallbacks.remove(key).map_err(broken)?;
+            }
+            Ok(())
         })
+    }
+
+    /// Notes why a snapshot that was asked for lazily is not lazy.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn note_fallback(&self, name: &str, fallback: &Fallback) -> Result<()> {
+        let damaged = |cause| SnapshotError::Damaged { key: name.to_owned(), cause };
+        let bytes = serde_json::to_vec(fallback).map_err(damaged)?;
+        self.write(|tables| {
+            let count = tables.fallbacks.len().map_err(broken)?;
+            if count >= 2 * KEPT_FALLBACKS as u64 {
+                tables.drop_old_fallbacks()?;
+            }
+            tables.fallbacks.insert(name, &*bytes).map_err(broken)?;
+            Ok(())
+        })
+    }
+
+    /// What is known of snapshots that are not lazy, by their names.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn fallbacks(&self) -> Result<Vec<(String, Fallback)>> {
+        let read = self.database.begin_read().map_err(broken)?;
+        let table = read.open_table(FALLBACKS).map_err(broken)?;
+        let entries = table.iter().map_err(broken)?.map(|entry| {
+            let (name, value) = entry.map_err(broken)?;
+            Ok((name.value().to_owned(), parse(name.value(), value.value())?))
+        });
+        entries.collect()
     }
 
     /// Replaces an active snapshot by a committed one of another name, with `change` made to it.
@@ -220,7 +290,7 @@ impl Store {
     /// # Errors
     /// When there is none.
     pub fn get(&self, key: &str) -> Result<Record> {
-        let read = self.0.begin_read().map_err(broken)?;
+        let read = self.database.begin_read().map_err(broken)?;
         let table = read.open_table(SNAPSHOTS).map_err(broken)?;
         let found = table.get(key).map_err(broken)?;
         found.map_or_else(
@@ -234,7 +304,7 @@ impl Store {
     /// # Errors
     /// When it, or one below it, is not there.
     pub fn chain(&self, key: &str) -> Result<Chain> {
-        let read = self.0.begin_read().map_err(broken)?;
+        let read = self.database.begin_read().map_err(broken)?;
         let table = read.open_table(SNAPSHOTS).map_err(broken)?;
         let mut chain = Chain::new();
         let mut key = key.to_owned();
@@ -242,7 +312,7 @@ impl Store {
             let Some(found) = table.get(&*key).map_err(broken)? else {
                 return Err(SnapshotError::NotFound(key));
             };
-            let record = parse(&key, found.value())?;
+            let record: Record = parse(&key, found.value())?;
             let parent = record.parent.clone();
             chain.push((key, record));
             if parent.is_empty() {
@@ -262,7 +332,7 @@ impl Store {
     /// # Errors
     /// When a record is not readable.
     pub fn walk(&self, mut each: impl FnMut(&str, Record)) -> Result<()> {
-        let read = self.0.begin_read().map_err(broken)?;
+        let read = self.database.begin_read().map_err(broken)?;
         let table = read.open_table(SNAPSHOTS).map_err(broken)?;
         for entry in table.iter().map_err(broken)? {
             let (key, value) = entry.map_err(broken)?;
@@ -272,11 +342,12 @@ impl Store {
     }
 
     fn write<T>(&self, work: impl FnOnce(&mut Tables<'_>) -> Result<T>) -> Result<T> {
-        let transaction = self.0.begin_write().map_err(broken)?;
+        let transaction = self.database.begin_write().map_err(broken)?;
         let result = {
             let mut tables = Tables {
                 snapshots: transaction.open_table(SNAPSHOTS).map_err(broken)?,
                 children: transaction.open_multimap_table(CHILDREN).map_err(broken)?,
+                fallbacks: transaction.open_table(FALLBACKS).map_err(broken)?,
                 last_id: transaction.open_table(LAST_ID).map_err(broken)?,
             };
             work(&mut tables)
@@ -291,6 +362,7 @@ impl Store {
 struct Tables<'a> {
     snapshots: redb::Table<'a, &'static str, &'static [u8]>,
     children: redb::MultimapTable<'a, &'static str, &'static str>,
+    fallbacks: redb::Table<'a, &'static str, &'static [u8]>,
     last_id: redb::Table<'a, (), u64>,
 }
 
@@ -317,6 +389,20 @@ impl Tables<'_> {
         self.put(key, record)?;
         if !record.parent.is_empty() {
             self.children.insert(&*record.parent, key).map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    fn drop_old_fallbacks(&mut self) -> Result<()> {
+        let mut known = Vec::new();
+        for entry in self.fallbacks.iter().map_err(broken)? {
+            let (name, value) = entry.map_err(broken)?;
+            let at = parse::<Fallback>(name.value(), value.value()).map_or(0, |it| it.at);
+            known.push((at, name.value().to_owned()));
+        }
+        known.sort();
+        for (_, name) in &known[..known.len().saturating_sub(KEPT_FALLBACKS)] {
+            self.fallbacks.remove(&**name).map_err(broken)?;
         }
         Ok(())
     }
@@ -350,7 +436,7 @@ fn broken(error: impl Into<redb::Error>) -> SnapshotError {
     SnapshotError::Store(error.into())
 }
 
-fn parse(key: &str, bytes: &[u8]) -> Result<Record> {
+fn parse<T: for<'de> Deserialize<'de>>(key: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .map_err(|cause| SnapshotError::Damaged { key: key.to_owned(), cause })
 }
@@ -369,7 +455,7 @@ mod tests {
             created: 1,
             updated: 1,
             usage,
-            manifest: None,
+            source: None,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::FetchError;
 use crate::oci::Descriptor;
-use crate::registry::{Call, Repository, Target, origin_of};
+use crate::registry::{Answer, Endpoint, Question, Repository, Target, check, origin_of};
 
 /// A blob and where its repository last said that it is.
 pub(super) struct RegistryBlob(Arc<Inner>);
@@ -42,10 +42,11 @@ impl RegistryBlob {
     }
 
     pub(super) async fn fetch(&self, range: Range<u64>) -> Result<Body, FetchError> {
-        let response = self.0.open(range.clone()).await?;
+        let Answer { response, endpoint } = self.0.open(range.clone()).await?;
         Ok(Body {
             blob: Arc::clone(&self.0),
             origin: origin_of(response.url()),
+            endpoint,
             response: Some(response),
             start: range.start,
             at: range.start,
@@ -59,14 +60,28 @@ impl RegistryBlob {
 
 impl Inner {
     /// Asks for `range` and checks that the answer is that range.
-    async fn open(&self, range: Range<u64>) -> Result<Response, FetchError> {
-        let url = self.repository.url(&["blobs", &self.digest.to_string()]);
-        let what = || format!("blob {} in {}", self.digest, self.repository);
-        let call = Call { range: Some(range.clone()), ..Call::new(Method::GET, url) };
-        let response = self.repository.follow(&call, &self.target).await?;
-        let response = self.repository.check(response, &what, &range)?;
-        check_range(&response, &range, self.size)?;
-        Ok(response)
+    async fn open(&self, range: Range<u64>) -> Result<Answer, FetchError> {
+        let digest = self.digest.to_string();
+        let question = Question {
+            method: Method::GET,
+            path: &["blobs", &digest],
+            accept: None,
+            range: Some(range.clone()),
+            attempts: None,
+        };
+        let what = || format!("blob {digest} in {}", self.repository);
+        let accept = |response, endpoint: &Endpoint| {
+            let response = check(response, endpoint, &what, &range)?;
+            check_range(&response, &range, self.size)?;
+            Ok(response)
+        };
+        self.repository.ask(&question, &self.target, accept).await
+    }
+
+    /// Has the rest of a range asked of others, if there are any.
+    fn leave(&self, endpoint: &Endpoint, error: &FetchError) {
+        self.repository.put_to_rest(endpoint, error);
+        self.target.leave(endpoint);
     }
 }
 
@@ -143,6 +158,7 @@ fn number(text: &str) -> Option<u64> {
 pub(super) struct Body {
     blob: Arc<Inner>,
     origin: String,
+    endpoint: Arc<Endpoint>,
     response: Option<Response>,
     start: u64,
     at: u64,
@@ -190,16 +206,12 @@ impl Body {
             let give_up = self.resumed >= client.options().resumptions
                 || self.fruitless >= client.options().attempts
                 || self.progress.elapsed() >= client.options().total_timeout;
+            let error = self.lost(silent);
             if give_up {
-                let (got, expected) = (self.at - self.start, self.end - self.start);
-                return Err(if silent {
-                    FetchError::Timeout {
-                        origin: self.origin.clone(),
-                        after: self.progress.elapsed(),
-                    }
-                } else {
-                    FetchError::Truncated { origin: self.origin.clone(), got, expected }
-                });
+                return Err(error);
+            }
+            if self.endpoint.is_mirror && (silent || self.fruitless > 0) {
+                self.blob.leave(&self.endpoint, &error);
             }
             tracing::debug!(
                 origin = self.origin,
@@ -211,10 +223,20 @@ impl Body {
             }
             self.resumed += 1;
             self.fruitless += 1;
-            let response = self.blob.open(self.at..self.end).await?;
+            let Answer { response, endpoint } = self.blob.open(self.at..self.end).await?;
             self.origin = origin_of(response.url());
+            self.endpoint = endpoint;
             self.response = Some(response);
         }
+    }
+
+    fn lost(&self, silent: bool) -> FetchError {
+        let origin = self.origin.clone();
+        if silent {
+            return FetchError::Timeout { origin, after: self.progress.elapsed() };
+        }
+        let (got, expected) = (self.at - self.start, self.end - self.start);
+        FetchError::Truncated { origin, got, expected }
     }
 
     /// Takes what arrived, but no more than was asked for: how an answer is cut into pieces must

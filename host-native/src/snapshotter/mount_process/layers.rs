@@ -1,0 +1,122 @@
+//! Opening the layers that are asked for.
+//!
+//! The first layer of an image that is asked for opens all of them side by side, so that the
+//! others are there when their turn comes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use lazystar_core::Digest;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::driver::LazyLayer;
+use crate::image::{Image, OpenOptions};
+use crate::open::{LayerOpener, Layers};
+use crate::reference::{ImageRef, RegistryRef};
+use crate::snapshotter::labels::LayerSource;
+
+/// How long a client may wait for a layer before it gets an ordinary snapshot.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the layers of an image stay open for the next of them to be asked for.
+const KEPT_OPEN: Duration = Duration::from_secs(60);
+
+/// Opens layers.
+#[derive(Debug)]
+pub struct ImageLayers {
+    opener: LayerOpener,
+    options: OpenOptions,
+    opening: Mutex<HashMap<String, Opening>>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    since: Instant,
+    image: Arc<OnceCell<Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    image: Arc<Image>,
+    layers: Layers,
+}
+
+impl ImageLayers {
+    /// Layers that are opened by `opener`, their images with `options`.
+    #[must_use]
+    pub fn new(opener: LayerOpener, options: OpenOptions) -> Self {
+        Self { opener, options, opening: Mutex::default() }
+    }
+
+    /// What opens layers.
+    #[must_use]
+    pub fn opener(&self) -> &LayerOpener {
+        &self.opener
+    }
+
+    /// Opens a layer. Beside it is the digest of the manifest that it was found in.
+    ///
+    /// # Errors
+    /// When it cannot be read lazily, with the reason.
+    pub async fn open(&self, source: &LayerSource) -> Result<(Arc<LazyLayer>, Option<Digest>)> {
+        timeout(PATIENCE, self.find(source)).await.map_err(|_| {
+            anyhow!("{} did not answer within {} s", source.reference.host(), PATIENCE.as_secs())
+        })?
+    }
+
+    /// Keeps nothing open that was not asked for.
+    pub fn forget(&self) {
+        self.opening().clear();
+    }
+
+    async fn find(&self, source: &LayerSource) -> Result<(Arc<LazyLayer>, Option<Digest>)> {
+        let cell = self.cell(&source.reference, source.digest);
+        let opened = cell.get_or_try_init(|| self.open_image(source)).await?;
+        let image = &opened.image;
+        let at = image.layers.iter().position(|it| it.descriptor.digest == source.digest);
+        let Some(at) = at else {
+            bail!("{} has no layer {}; its tag may have moved", source.reference, source.digest);
+        };
+        let layer = opened.layers[at].as_ref().map_err(|error| anyhow!("{error}"))?;
+        match source.toc_digest {
+            Some(stated) if stated != layer.toc().digest() => bail!(
+                "the client wants the TOC digest {stated}, but the layer in the registry has {}",
+                layer.toc().digest()
+            ),
+            None if !(source.skip_verify && self.opener.allow_unverified) => bail!(
+                "the client does not pass the digest of the TOC, so nothing vouches for the content; the image has to be converted, or allow_no_verification set and the layer pulled with skipverify"
+            ),
+            _ => Ok((Arc::clone(layer), image.manifest_digest)),
+        }
+    }
+
+    async fn open_image(&self, source: &LayerSource) -> Result<Opened> {
+        let reference = ImageRef::Registry(source.reference.clone());
+        let image = Image::open(&reference, &self.options).await;
+        let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
+        let layers = self.opener.open_all(&image).await;
+        Ok(Opened { image, layers })
+    }
+
+    /// The image that the layer is looked for in, opened or being opened by whoever asked first.
+    fn cell(&self, reference: &RegistryRef, layer: Digest) -> Arc<OnceCell<Opened>> {
+        let mut opening = self.opening();
+        opening.retain(|_, it| it.since.elapsed() < KEPT_OPEN);
+        let name = reference.to_string();
+        let moved = opening
+            .get(&name)
+            .and_then(|it| it.image.get())
+            .is_some_and(|it| it.image.layers.iter().all(|known| known.descriptor.digest != layer));
+        if moved {
+            opening.remove(&name);
+        }
+        let new = || Opening { since: Instant::now(), image: Arc::default() };
+        Arc::clone(&opening.entry(name).or_insert_with(new).image)
+    }
+
+    fn opening(&self) -> std::sync::MutexGuard<'_, HashMap<String, Opening>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
