@@ -175,9 +175,11 @@ impl Drop for Containerd<'_> {
         for task in tasks.unwrap_or_default().lines() {
             let _ = self.ctr(&["task", "rm", "--force", task]).status();
         }
-        for child in [&mut self.containerd, &mut self.lazystar] {
+        // An interrupted daemon takes its mounts with it.
+        let ends = [(&mut self.containerd, Signal::TERM), (&mut self.lazystar, Signal::INT)];
+        for (child, signal) in ends {
             // What a failed test leaves must not block the removal of its directory.
-            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            let _ = kill_process(Pid::from_child(child), signal);
             let _ = child.wait();
         }
         for mount in self.mounts().iter().rev() {
