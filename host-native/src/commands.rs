@@ -4,6 +4,7 @@ mod demo;
 mod explore;
 mod inspect;
 mod mount;
+mod pull;
 mod snapshotter;
 mod status;
 
@@ -39,6 +40,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
+        Command::Pull(args) => block_on(pull::pull(global, args)),
+        Command::Fetch(args) => block_on(pull::fetch(global, args)),
         Command::Status { root, json } => block_on(status::status(root, *json)),
         Command::Explain { image, root, json } => {
             block_on(status::explain(global, image, root, *json))
@@ -117,6 +120,10 @@ fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
 }
 
+fn cache(global: &Global) -> Result<Cache> {
+    open_cache(&cache_dir(global), global.cache_limit)
+}
+
 fn open_cache(dir: &Path, limit: Option<ByteSize>) -> Result<Cache> {
     let quota = limit.map(|limit| Quota::new(limit.as_u64()));
     Cache::limited(dir, quota).with_context(|| {
@@ -135,8 +142,7 @@ struct Opened {
 
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
-        let dir = cache_dir(global);
-        let cache = open_cache(&dir, global.cache_limit)?;
+        let cache = cache(global)?;
         let options = OpenOptions {
             plain_http: global.plain_http,
             platform: global.platform.clone().unwrap_or_else(Platform::host),
