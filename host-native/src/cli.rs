@@ -7,9 +7,10 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use crate::containerd;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
-use crate::reference::ImageRef;
+use crate::reference::{ImageRef, RegistryRef};
 use crate::snapshotter;
 
 /// Version and revision.
@@ -184,6 +185,16 @@ pub enum Command {
     /// Starts `lazystar snapshotter` and `buildkitd`, wired to it, passes signals on, and stops both;
     /// the exit status is that of buildkitd.
     Buildkitd(BuildkitdArgs),
+    /// Pull an image lazily through containerd
+    ///
+    /// As `ctr-remote images rpull`: layers that the snapshotter can serve lazily are not
+    /// downloaded. For Docker's images, use --namespace moby.
+    Pull(PullArgs),
+    /// Bring into containerd's content store what it lacks of a lazily pulled image
+    ///
+    /// Afterwards the image can be pushed, exported, and run with another snapshotter. An
+    /// interrupted fetch goes on where it ended.
+    Fetch(FetchArgs),
     /// Show what a running snapshotter has mounted, how much of it is cached, and what is not lazy
     Status {
         /// The root directory of the snapshotter
@@ -224,6 +235,65 @@ pub struct SnapshotterArgs {
     /// Keep snapshots and fetched content here
     #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
     pub root: PathBuf,
+    /// containerd's socket: it is asked which layer is meant by clients that do not say so, such as
+    /// `docker pull` [default: containerd_address of the configuration, or
+    /// /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd: Option<PathBuf>,
+    /// Pull the layers of such clients instead
+    #[arg(long)]
+    pub no_lookup: bool,
+    /// A registry on another port than usual, for such clients: containerd does not tell ports. Those
+    /// of images that are there already are known, and port 5000 of this machine is
+    #[arg(long, value_name = "HOST:PORT")]
+    pub registry: Vec<String>,
+    /// Also serve CRI's image service, passing calls on to this socket, usually containerd's: the
+    /// credentials of pulls that pass through are used for the layers of their images
+    #[arg(long, value_name = "SOCKET")]
+    pub image_service: Option<PathBuf>,
+    /// Serve that on a socket of its own
+    #[arg(long, value_name = "SOCKET", requires = "image_service")]
+    pub image_service_listen: Option<PathBuf>,
+}
+
+/// Which containerd, and what of it.
+#[derive(Args, Debug)]
+pub struct ContainerdArgs {
+    /// containerd's socket
+    #[arg(long, short, value_name = "SOCKET", default_value = containerd::ADDRESS)]
+    pub address: PathBuf,
+    /// containerd's namespace: moby for Docker, k8s.io for Kubernetes
+    #[arg(long, short, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+}
+
+/// `lazystar pull`.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// The image, in a registry
+    pub image: RegistryRef,
+    /// Which containerd.
+    #[command(flatten)]
+    pub containerd: ContainerdArgs,
+    /// The name of Lazystar, or any other lazy snapshotter, in containerd's configuration
+    #[arg(long, value_name = "NAME", default_value = "stargz")]
+    pub snapshotter: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lazystar fetch`.
+#[derive(Args, Debug)]
+pub struct FetchArgs {
+    /// The image, as containerd names it
+    pub image: RegistryRef,
+    /// Which containerd.
+    #[command(flatten)]
+    pub containerd: ContainerdArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `lazystar doctor`.

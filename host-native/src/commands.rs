@@ -6,6 +6,7 @@ mod doctor;
 mod explore;
 mod inspect;
 mod mount;
+mod pull;
 mod snapshotter;
 mod status;
 
@@ -45,6 +46,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
         Command::Doctor(args) => block_on(doctor::run(global, args)),
         Command::Buildkitd(args) => block_on(buildkitd::run(global, args)),
+        Command::Pull(args) => block_on(pull::pull(global, args)),
+        Command::Fetch(args) => block_on(pull::fetch(global, args)),
         Command::Status { root, json } => block_on(status::status(root, *json)),
         Command::Explain { image, root, json } => {
             block_on(status::explain(global, image, root, *json))
@@ -125,9 +128,14 @@ fn configured(global: &Global) -> Result<Config> {
     file.map_or_else(|| Ok(Config::default()), |file| Ok(Config::load(Some(file))?.config))
 }
 
-fn open_options(global: &Global, config: &Config, cache: &Cache) -> OpenOptions {
+fn open_options(
+    global: &Global,
+    config: &Config,
+    keychain: Keychain,
+    cache: &Cache,
+) -> OpenOptions {
     OpenOptions {
-        client: Client::new(config.client_options(Keychain::default())),
+        client: Client::new(config.client_options(keychain)),
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
@@ -142,6 +150,10 @@ fn cache_dir(global: &Global) -> PathBuf {
 /// The most that the cache may take, in bytes.
 fn cache_limit(global: &Global, config: &Config) -> Option<u64> {
     global.cache_limit.map(|limit| limit.as_u64()).or(config.cache_limit)
+}
+
+fn cache(global: &Global, config: &Config) -> Result<Cache> {
+    open_cache(&cache_dir(global), cache_limit(global, config))
 }
 
 fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
@@ -162,10 +174,9 @@ struct Opened {
 
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
-        let dir = cache_dir(global);
         let config = configured(global)?;
-        let cache = open_cache(&dir, cache_limit(global, &config))?;
-        let options = open_options(global, &config, &cache);
+        let cache = cache(global, &config)?;
+        let options = open_options(global, &config, Keychain::default(), &cache);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
             let image = Image::open(reference, &options).await;

@@ -97,11 +97,13 @@ pub struct Image {
     pub reference: ImageRef,
     /// The digest of its manifest; none for a single layer.
     pub manifest_digest: Option<Digest>,
-    /// The bytes of its manifest, as they were signed; empty for a single layer.
-    pub manifest: Bytes,
+    /// What its reference names, down to its manifest, as they were signed: a manifest alone, or an
+    /// index before it. None for a single layer.
+    pub documents: Vec<(Descriptor, Bytes)>,
     /// Its layers, lowest first.
     pub layers: Vec<ImageLayer>,
-    config: Option<Descriptor>,
+    /// What points at its configuration; none for a single layer.
+    pub config: Option<Descriptor>,
     place: Place,
     options: OpenOptions,
     tocs: OnceCell<TocImage>,
@@ -117,7 +119,7 @@ impl Image {
         let mut image = Self {
             reference: reference.clone(),
             manifest_digest: None,
-            manifest: Bytes::new(),
+            documents: Vec::new(),
             layers: Vec::new(),
             config: None,
             place,
@@ -133,8 +135,8 @@ impl Image {
             let blob = image.place.blob(descriptor)?;
             image.layers.push(ImageLayer { descriptor: descriptor.clone(), blob });
         }
-        image.manifest_digest = Some(found.digest);
-        image.manifest = found.bytes;
+        image.manifest_digest = found.documents.last().map(|(manifest, _)| manifest.digest);
+        image.documents = found.documents;
         image.config = Some(found.manifest.config);
         Ok(image)
     }

@@ -1,5 +1,7 @@
 //! Where credentials for registries come from.
 
+mod cri;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+
+pub use cri::CriCredentials;
 
 /// How long a credential helper may take. Helpers of clouds ask the network and take some seconds.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -51,6 +55,10 @@ pub enum Keychain {
     Anonymous,
     /// These, by the host of a reference.
     Fixed(Arc<BTreeMap<String, Credential>>),
+    /// What came with pulls over CRI, in this file of [`CriCredentials`].
+    Cri(PathBuf),
+    /// The first of these that has one.
+    Several(Arc<[Self]>),
 }
 
 impl Keychain {
@@ -60,12 +68,34 @@ impl Keychain {
         Self::Fixed(Arc::new([(host.to_owned(), credential)].into()))
     }
 
-    /// The credential for `host`, as references write it.
+    /// The keychain of a snapshotter below `root`: what `docker login` stored, then what came with
+    /// pulls over CRI.
+    #[must_use]
+    pub fn of_snapshotter(root: &Path) -> Self {
+        Self::Several([Self::Docker, Self::Cri(CriCredentials::file(root))].into())
+    }
+
+    /// The credential for `repository` of `host`, both as references write them.
     ///
     /// What cannot be read is logged and counts as none: the registry then says whether it matters.
-    pub async fn credential(&self, host: &str) -> Option<Credential> {
+    pub async fn credential(&self, host: &str, repository: &str) -> Option<Credential> {
         match self {
             Self::Anonymous => None,
+            Self::Several(all) => {
+                for one in &**all {
+                    let found = Box::pin(one.credential(host, repository)).await;
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+                None
+            }
+            Self::Cri(file) => {
+                let (file, host, repository) =
+                    (file.clone(), host.to_owned(), repository.to_owned());
+                let look_up = move || cri::look_up(&file, &host, &repository);
+                tokio::task::spawn_blocking(look_up).await.unwrap_or(None)
+            }
             Self::Fixed(credentials) => credentials.get(host).cloned(),
             Self::Docker | Self::DockerConfig(_) => {
                 let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host }.to_owned();

@@ -268,6 +268,41 @@ impl Document {
             _ => unsupported(),
         }
     }
+
+    /// What points at this document, which has `digest` and `bytes`. Its type is what it says
+    /// itself, else what its source says, else OCI's.
+    #[must_use]
+    pub fn descriptor(&self, digest: Digest, bytes: &[u8], media_type: &str) -> Descriptor {
+        let (own, usual) = match self {
+            Self::Index(index) => (&index.media_type, media::OCI_INDEX),
+            Self::Manifest(manifest) => (&manifest.media_type, media::OCI_MANIFEST),
+        };
+        let stated = Some(media_type).filter(|stated| !stated.is_empty());
+        Descriptor {
+            media_type: own.as_deref().or(stated).unwrap_or(usual).to_owned(),
+            digest,
+            size: bytes.len() as u64,
+            annotations: BTreeMap::new(),
+            platform: None,
+            urls: Vec::new(),
+        }
+    }
+}
+
+/// The names of a stack of layers, lowest first: the first is the DiffID of the lowest, each
+/// further one the digest of the one below and the DiffID (OCI image specification, "Layer
+/// ChainID").
+#[must_use]
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next = match chain.last() {
+            None => *diff_id,
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain.push(next);
+    }
+    chain
 }
 
 impl ImageConfig {

@@ -89,7 +89,11 @@ impl LayerOpener {
         layers.into_iter().map(|layer| layer.unwrap_or_else(missing)).collect()
     }
 
-    async fn open(
+    /// Opens one layer of an image, to be fetched over `link`.
+    ///
+    /// # Errors
+    /// When it cannot be read lazily, with the reason.
+    pub async fn open(
         &self,
         image: &Image,
         at: usize,

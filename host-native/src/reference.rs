@@ -49,6 +49,15 @@ impl RegistryRef {
         &self.host
     }
 
+    /// The host without its port.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        match self.host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => &self.host,
+        }
+    }
+
     /// The host that requests go to; differs from [`RegistryRef::host`] for Docker Hub.
     #[must_use]
     pub fn endpoint(&self) -> &str {
@@ -80,6 +89,12 @@ impl RegistryRef {
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
         check_tag(tag).map_err(|why| ReferenceError::new(tag, why))?;
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
+    /// The same image in the registry of `other`.
+    #[must_use]
+    pub fn at_host_of(&self, other: &Self) -> Self {
+        Self { host: other.host.clone(), ..self.clone() }
     }
 
     /// The same repository and tag with `digest`.

@@ -2,9 +2,11 @@
 //! downloaded.
 
 pub mod control;
+pub mod cri;
 pub mod labels;
 pub mod lazy;
 pub mod lines;
+pub mod lookup;
 pub mod mount_process;
 pub mod mounts;
 pub mod service;
@@ -13,27 +15,26 @@ pub mod store;
 pub mod usage;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::stream;
-use tokio::net::UnixListener;
+use futures_util::stream::{self, Stream};
+use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::Server;
 
 use crate::mount::in_user_namespace;
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use crate::systemd;
+use cri::ImageProxy;
 use service::Service;
 use snapshots::Snapshotter;
 
 /// The name of what this stands in for, after which its directories are called.
 const NAME: &str = "containerd-stargz-grpc";
-/// How long any call may take: longer than measuring what a large build wrote.
-const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Where clients look for the socket: below `/run`, or below `$XDG_RUNTIME_DIR` in a user namespace.
 #[must_use]
@@ -55,6 +56,8 @@ fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
     let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
     base.filter(|_| !is_root).map(|base| base.join(NAME))
 }
+/// What to do where a socket is served already.
+const OTHER_SOCKET: &str = "; stop it, or choose another socket with --address";
 
 /// How the daemon ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,12 +68,14 @@ pub enum End {
     Everything,
 }
 
-/// Serves snapshots on a unix socket until `end` is done.
+/// Serves snapshots, and CRI's image service where there is one, on a unix socket until `end` is
+/// done.
 ///
 /// # Errors
 /// When the socket or the root directory cannot be used.
 pub async fn serve(
     snapshotter: Arc<Snapshotter>,
+    images: Option<ImageProxy>,
     address: &Path,
     end: impl Future<Output = End> + Send + 'static,
 ) -> Result<()> {
@@ -85,22 +90,38 @@ pub async fn serve(
         Some(opened) => (UnixListener::from_std(opened)?, false),
         None => (listen(address, "; stop it, or choose another socket with --address")?, true),
     };
+    let connections = connections(listener);
     tokio::spawn(control::serve(Arc::clone(&snapshotter)));
     systemd::ready();
     tracing::info!(address = %address.display(), "serving snapshots");
-    let connections = stream::unfold(listener, |listener| async move {
-        let connection = listener.accept().await.map(|(connection, _)| connection);
-        Some((connection, listener))
-    });
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
-    let mut server = Server::builder().timeout(DEADLINE);
-    let served = server.add_service(service).serve_with_incoming_shutdown(connections, end).await;
+    let server = Server::builder().add_service(service);
+    let server = server.add_optional_service(images);
+    let served = server.serve_with_incoming_shutdown(connections, end).await;
     // Nobody connects to a socket that nobody serves; one of systemd's waits for the next daemon.
     if is_ours && let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
     }
     snapshotter.end(ended.await.unwrap_or(End::KeepMounts)).await;
     served.context("serving snapshots failed")
+}
+
+/// Serves CRI's image service on a unix socket of its own.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub async fn serve_images(images: ImageProxy, address: &Path) -> Result<()> {
+    let connections = connections(listen(address, OTHER_SOCKET)?);
+    tracing::info!(address = %address.display(), "serving CRI's image service");
+    let server = Server::builder().add_service(images);
+    server.serve_with_incoming(connections).await.context("serving CRI's image service failed")
+}
+
+fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
+    stream::unfold(listener, |listener| async move {
+        let connection = listener.accept().await.map(|(connection, _)| connection);
+        Some((connection, listener))
+    })
 }
 
 /// Listens on a socket that only its owner may use, taking the place of one that nobody serves.
@@ -117,7 +138,7 @@ pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
         made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
     match fs::remove_file(address) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", address.display()));
         }
         _ => {}

@@ -117,12 +117,12 @@ async fn come_from_the_file_that_docker_login_writes() {
     std::fs::write(&file, config.to_string()).unwrap();
     let keychain = Keychain::DockerConfig(file);
     let hub = Credential::Password { user: "a".into(), password: "b:c".into() };
-    assert_eq!(keychain.credential("docker.io").await, Some(hub));
+    assert_eq!(keychain.credential("docker.io", "a").await, Some(hub));
     let token = Credential::IdentityToken("long-lived".into());
-    assert_eq!(keychain.credential("one.example:5000").await, Some(token));
+    assert_eq!(keychain.credential("one.example:5000", "a").await, Some(token));
     for host in ["two.example", "three.example", "broken.example", "four.example"] {
-        assert_eq!(keychain.credential(host).await, None, "{host}");
+        assert_eq!(keychain.credential(host, "a").await, None, "{host}");
     }
     let missing = Keychain::DockerConfig(dir.path().join("missing.json"));
-    assert_eq!(missing.credential("docker.io").await, None);
+    assert_eq!(missing.credential("docker.io", "a").await, None);
 }

@@ -17,20 +17,27 @@ use crate::rig::{Rig, Skip, need, need_fuse, need_root, run, test};
 /// How long a daemon may take to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Prints a digest of all that can be seen of /usr.
-const DIGEST_OF_USR: &str =
+pub(crate) const DIGEST_OF_USR: &str =
     "tar --create --sort=name --format=gnu --numeric-owner /usr 2>/dev/null | sha256sum";
 
 /// A containerd of its own, and the snapshotter that it uses.
-struct Containerd<'rig> {
-    rig: &'rig Rig,
-    client: PathBuf,
-    work: TempDir,
+pub(crate) struct Containerd<'rig> {
+    pub(crate) rig: &'rig Rig,
+    pub(crate) client: PathBuf,
+    pub(crate) work: TempDir,
     containerd: Child,
-    lazystar: Child,
+    pub(crate) lazystar: Child,
+    flags: Vec<String>,
 }
 
 impl<'rig> Containerd<'rig> {
-    fn start(rig: &'rig Rig) -> Result<Self, Skip> {
+    pub(crate) fn start(rig: &'rig Rig) -> Result<Self, Skip> {
+        Self::start_with(rig, r#"disabled_plugins = ["io.containerd.grpc.v1.cri"]"#, &[])
+    }
+
+    /// Starts with `top` at the top of containerd's configuration, and more flags for Lazystar, in
+    /// which `@SOCKET` stands for containerd's socket.
+    pub(crate) fn start_with(rig: &'rig Rig, top: &str, flags: &[&str]) -> Result<Self, Skip> {
         need_root()?;
         need_fuse()?;
         need(&["containerd", "runc"])?;
@@ -42,7 +49,7 @@ impl<'rig> Containerd<'rig> {
             r#"version = 2
 root = "{0}/root"
 state = "{0}/run"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+{top}
 [grpc]
   address = "{0}/sock"
 [ttrpc]
@@ -54,12 +61,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
             dir.display()
         );
         fs::write(&config, text).expect("the rig is writable");
-        let lazystar = spawn_lazystar(rig, &work);
+        let socket = dir.join("sock");
+        let socket = socket.to_str().expect("the rig's path is UTF-8");
+        let mut all = vec!["--containerd".to_owned(), socket.to_owned()];
+        all.extend(flags.iter().map(|flag| flag.replace("@SOCKET", socket)));
+        let flags = all;
+        let lazystar = spawn_lazystar(rig, &work, &flags);
         let log = File::create(dir.join("containerd.log")).expect("the rig is writable");
         let mut command = Command::new("containerd");
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let containerd = command.spawn().expect("containerd starts");
-        let this = Self { rig, client, work, containerd, lazystar };
+        let this = Self { rig, client, work, containerd, lazystar, flags };
         this.wait_until("containerd answers", || {
             let mut version = this.ctr(&["version"]);
             version.output().is_ok_and(|output| output.status.success())
@@ -67,18 +79,18 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
         Ok(this)
     }
 
-    fn ctr(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", "120"]).arg(&self.client).arg("--address");
         command.arg(self.work.path().join("sock")).args(arguments);
         command
     }
 
-    fn name(&self, image: &str) -> String {
+    pub(crate) fn name(&self, image: &str) -> String {
         format!("{}/{image}", self.rig.registry)
     }
 
-    fn pull_lazily(&self, image: &str) {
+    pub(crate) fn pull_lazily(&self, image: &str) {
         run(self.ctr(&["images", "rpull", "--plain-http", &self.name(image)]));
     }
 
@@ -94,7 +106,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     }
 
     /// Runs a shell script in a new container and gives what it prints.
-    fn run(&self, snapshotter: &str, image: &str, script: &str) -> String {
+    pub(crate) fn run(&self, snapshotter: &str, image: &str, script: &str) -> String {
         let container = container_name();
         let snapshotter = format!("--snapshotter={snapshotter}");
         let image = self.name(image);
@@ -119,33 +131,33 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     }
 
     /// How often a layer was prepared lazily, and how often not.
-    fn prepared(&self) -> (usize, usize) {
+    pub(crate) fn prepared(&self) -> (usize, usize) {
         let log = fs::read_to_string(self.work.path().join("lazystar.log")).unwrap_or_default();
         let count =
             |value| log.matches(&format!(r#""remote-snapshot-prepared":"{value}""#)).count();
         (count("true"), count("false"))
     }
 
-    fn kill_lazystar(&mut self, signal: Signal) {
+    pub(crate) fn kill_lazystar(&mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.lazystar), signal).expect("the daemon runs");
         self.lazystar.wait().expect("it ends");
     }
 
-    fn start_lazystar(&mut self) {
-        self.lazystar = spawn_lazystar(self.rig, &self.work);
+    pub(crate) fn start_lazystar(&mut self) {
+        self.lazystar = spawn_lazystar(self.rig, &self.work, &self.flags);
     }
 
-    fn snapshot_dirs(&self) -> usize {
+    pub(crate) fn snapshot_dirs(&self) -> usize {
         fs::read_dir(self.work.path().join("lazy/snapshots")).map_or(0, Iterator::count)
     }
 
-    fn mounts(&self) -> Vec<String> {
+    pub(crate) fn mounts(&self) -> Vec<String> {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
         let below = self.work.path().to_string_lossy().into_owned();
         mounts.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect()
     }
 
-    fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
         let started = Instant::now();
         while !done() {
             let log = fs::read_to_string(self.work.path().join("lazystar.log")).unwrap_or_default();
@@ -163,9 +175,11 @@ impl Drop for Containerd<'_> {
         for task in tasks.unwrap_or_default().lines() {
             let _ = self.ctr(&["task", "rm", "--force", task]).status();
         }
-        for child in [&mut self.containerd, &mut self.lazystar] {
+        // An interrupted daemon takes its mounts with it.
+        let ends = [(&mut self.containerd, Signal::TERM), (&mut self.lazystar, Signal::INT)];
+        for (child, signal) in ends {
             // What a failed test leaves must not block the removal of its directory.
-            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            let _ = kill_process(Pid::from_child(child), signal);
             let _ = child.wait();
         }
         for mount in self.mounts().iter().rev() {
@@ -175,17 +189,18 @@ impl Drop for Containerd<'_> {
 }
 
 /// A name that no container of another test has.
-fn container_name() -> String {
+pub(crate) fn container_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("lazystar-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn spawn_lazystar(rig: &Rig, work: &TempDir) -> Child {
+fn spawn_lazystar(rig: &Rig, work: &TempDir, flags: &[String]) -> Child {
     let dir = work.path();
     let log = File::options().append(true).create(true).open(dir.join("lazystar.log"));
     let socket = dir.join("lazy.sock");
     let mut command = Command::new(rig.binary());
     command.arg("snapshotter").arg("--address").arg(&socket).arg("--root").arg(dir.join("lazy"));
+    command.args(flags);
     command.stdin(Stdio::null()).stderr(log.expect("the rig is writable"));
     let child = command.spawn().expect("the binary runs");
     let started = Instant::now();

@@ -3,11 +3,15 @@
 //! The parts come from `tests/rig`; `LAZYSTAR_RIG` names the directory that it filled, `LAZYSTAR_BIN` the binary
 //! (else `target/release/lazystar`). A test whose part is missing prints `SKIP name: reason` and passes.
 
+mod clients;
 mod containerd;
+mod containerd2;
+mod cri;
 mod docker;
 mod failures;
 mod interop;
 mod lifecycle;
 mod mounts;
+mod registry;
 mod rig;
 mod writable;

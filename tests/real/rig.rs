@@ -70,6 +70,11 @@ impl Rig {
             .ok_or_else(|| Skip(format!("the rig has no image {}", wanted.join(", "))))
     }
 
+    /// An image that is not like the others, which the registry has.
+    pub(crate) fn special(&self, image: &'static str) -> Result<&'static str, Skip> {
+        self.file(&format!("special/{image}")).map(|_| image)
+    }
+
     /// A file of the rig.
     pub(crate) fn file(&self, name: &str) -> Result<PathBuf, Skip> {
         let path = self.directory.join(name);

@@ -37,9 +37,9 @@ pub(super) enum Place {
 
 /// A manifest, verified.
 pub(super) struct Found {
-    pub(super) digest: Digest,
-    pub(super) bytes: Bytes,
     pub(super) manifest: Manifest,
+    /// What led to it, from what the reference names to the manifest itself.
+    pub(super) documents: Vec<(Descriptor, Bytes)>,
 }
 
 impl Place {
@@ -72,16 +72,18 @@ impl Place {
             }
             Self::File { path } => return Err(layout::fail(path, "it is a file")),
         };
+        let mut documents = Vec::new();
         for _ in 0..MAX_INDEXES {
-            match Document::parse(&bytes, &media_type)? {
-                Document::Manifest(manifest) => return Ok(Found { digest, bytes, manifest }),
+            let document = Document::parse(&bytes, &media_type)?;
+            documents.push((document.descriptor(digest, &bytes, &media_type), bytes.clone()));
+            match document {
+                Document::Manifest(manifest) => return Ok(Found { manifest, documents }),
                 Document::Index(index) => {
-                    if let Some(layer) = wanted
-                        && let Some(found) = self.with_layer(&index, platform, layer).await?
-                    {
-                        return Ok(found);
-                    }
-                    let entry = platform.choose(&index)?;
+                    let found = match wanted {
+                        Some(layer) => self.with_layer(&index, platform, layer).await?,
+                        None => None,
+                    };
+                    let entry = found.map_or_else(|| platform.choose(&index), Ok)?;
                     bytes = self.manifest(entry).await?;
                     (digest, media_type) = (entry.digest, entry.media_type.clone());
                 }
@@ -94,12 +96,12 @@ impl Place {
     }
 
     /// The manifest in an index that has a layer; that for `platform` is looked at first.
-    async fn with_layer(
+    async fn with_layer<'a>(
         &self,
-        index: &Index,
+        index: &'a Index,
         platform: &Platform,
         layer: Digest,
-    ) -> Result<Option<Found>, ImageError> {
+    ) -> Result<Option<&'a Descriptor>, ImageError> {
         let first = platform.choose(index).ok();
         let others =
             index.manifests.iter().filter(|it| first.is_none_or(|first| first.digest != it.digest));
@@ -110,7 +112,7 @@ impl Place {
                 continue;
             };
             if manifest.layers.iter().any(|it| it.digest == layer) {
-                return Ok(Some(Found { digest: entry.digest, bytes, manifest }));
+                return Ok(Some(entry));
             }
         }
         Ok(None)

@@ -131,7 +131,8 @@ impl Client {
             return Ok(Some(token.authorization.clone()));
         }
         *slot = None;
-        let credential = self.options().keychain.credential(&login.endpoint.host).await;
+        let keychain = &self.options().keychain;
+        let credential = keychain.credential(&login.endpoint.host, login.repository).await;
         *slot = match challenge {
             Challenge::Basic => match credential {
                 Some(Credential::Password { user, password }) => {

@@ -16,7 +16,7 @@ pub const REMOTE: &str = "containerd.io/snapshot/remote";
 /// The value of [`REMOTE`].
 pub const REMOTE_VALUE: &str = "remote snapshot";
 /// Allows a layer that nothing vouches for, where the daemon does.
-const SKIP_VERIFY: &str = "containerd.io/snapshot/remote/stargz.skipverify";
+pub const SKIP_VERIFY: &str = "containerd.io/snapshot/remote/stargz.skipverify";
 /// Names of the reference and the digest of a layer: containerd's own, then the reference
 /// snapshotter's. The first pair that is complete counts.
 const SOURCES: [(&str, &str); 2] = [
@@ -26,6 +26,11 @@ const SOURCES: [(&str, &str); 2] = [
         "containerd.io/snapshot/remote/stargz.digest",
     ),
 ];
+/// Names of the list of a layer and those above it, in the same order.
+const UPPER: [&str; 2] =
+    ["containerd.io/snapshot/cri.image-layers", "containerd.io/snapshot/remote/stargz.layers"];
+/// containerd refuses labels whose key and value have more bytes together.
+const MAX_LABEL: usize = 4096;
 
 /// The layer that the labels of a snapshot name.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -42,6 +47,44 @@ pub struct LayerSource {
     /// Whether the client would have it unverified.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skip_verify: bool,
+}
+
+/// Whether labels say which layer of which image a snapshot is.
+#[must_use]
+pub fn name_layer(labels: &Labels) -> bool {
+    SOURCES.iter().any(|(image, layer)| labels.contains_key(*image) && labels.contains_key(*layer))
+}
+
+/// Labels that say so.
+pub fn naming(reference: &RegistryRef, layer: Digest) -> [(String, String); 2] {
+    let (image, digest) = SOURCES[1];
+    [(image.to_owned(), reference.to_string()), (digest.to_owned(), layer.to_string())]
+}
+
+/// Labels that say so in both families, and which layers are above it, as far as a label can hold
+/// them.
+#[must_use]
+pub fn all_naming(
+    reference: &RegistryRef,
+    layer: Digest,
+    upper: impl Iterator<Item = Digest>,
+) -> Labels {
+    let upper: Vec<_> = upper.map(|digest| digest.to_string()).collect();
+    let mut labels = Labels::new();
+    for ((image, digest), list) in SOURCES.into_iter().zip(UPPER) {
+        labels.insert(image.to_owned(), reference.to_string());
+        labels.insert(digest.to_owned(), layer.to_string());
+        let mut text = String::new();
+        for one in &upper {
+            let separator = if text.is_empty() { "" } else { "," };
+            if list.len() + text.len() + separator.len() + one.len() > MAX_LABEL {
+                break;
+            }
+            text.extend([separator, one]);
+        }
+        labels.insert(list.to_owned(), text);
+    }
+    labels
 }
 
 impl LayerSource {
@@ -94,6 +137,19 @@ mod tests {
             let source = LayerSource::parse(&labels).expect("complete");
             assert_eq!((source.digest.to_string(), source.toc_digest), (digest.clone(), None));
         }
+    }
+
+    #[test]
+    fn names_layers_in_both_families() {
+        let reference = "localhost:5000/go:1".parse().expect("a reference");
+        let layers: Vec<_> = (0..200u8).map(|number| Digest::of(&[number])).collect();
+        let labels = all_naming(&reference, layers[0], layers.iter().copied());
+        assert_eq!(labels.len(), 6);
+        assert!(labels.iter().all(|(key, value)| key.len() + value.len() <= MAX_LABEL));
+        assert_eq!(LayerSource::parse(&labels).expect("complete").digest, layers[0]);
+        assert!(labels[UPPER[0]].starts_with(&format!("{},{},", layers[0], layers[1])));
+        assert!(name_layer(&labels) && !name_layer(&Labels::new()));
+        assert!(name_layer(&naming(&reference, layers[0]).into()));
     }
 
     #[test]

@@ -17,14 +17,15 @@ use futures_util::future::try_join_all;
 use futures_util::stream;
 
 use super::End;
-use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET};
+use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET, name_layer};
 use super::lazy::{LazyLayer, LazyLayers};
+use super::lookup::Lookup;
 use super::mount_process::protocol::ShownLayer;
 use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
 use super::{mounts, usage};
-use crate::metrics::{Reason, count_fallback};
+use crate::metrics::{self, Reason, count_fallback};
 use crate::mount::overlay;
 use crate::proto::types::Mount;
 
@@ -37,6 +38,7 @@ pub struct Snapshotter {
     dir: PathBuf,
     store: Store,
     lazy: Arc<LazyLayers>,
+    lookup: Option<Lookup>,
     user_xattrs: bool,
     /// Directories that have no record yet.
     pending: Mutex<HashSet<u64>>,
@@ -74,7 +76,13 @@ impl Snapshotter {
             )
         })?;
         let lazy = Arc::new(lazy);
-        Ok(Self { dir, store, lazy, user_xattrs, pending: Mutex::default() })
+        Ok(Self { dir, store, lazy, lookup: None, user_xattrs, pending: Mutex::default() })
+    }
+
+    /// Lets it look for the layers of clients that do not say which they are.
+    #[must_use]
+    pub fn with_lookup(self, lookup: Option<Lookup>) -> Self {
+        Self { lookup, ..self }
     }
 
     /// Takes over the lazy layers that are mounted, and begins to mount again those that should be,
@@ -119,7 +127,7 @@ impl Snapshotter {
     ) -> Result<Prepared> {
         if let Some(target) = labels.get(TARGET) {
             check_name(key)?;
-            match self.prepare_lazy(target, parent, &labels).await {
+            match self.prepare_lazy(key, target, parent, &labels).await {
                 Ok(()) => {
                     tracing::info!(key, snapshot = target, "remote-snapshot-prepared" = "true");
                     return Ok(Prepared::Lazy);
@@ -167,6 +175,18 @@ impl Snapshotter {
     /// When the mount process does not answer.
     pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
         self.lazy.shown().await
+    }
+
+    /// The figures of daemon and mount process together, as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        let of_mounts = match self.lazy.metrics().await {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::warn!("the figures of the mount process are missing: {error:#}");
+                String::new()
+            }
+        };
+        metrics::combined(&[metrics::render(), of_mounts])
     }
 
     /// Why snapshots that were asked for lazily are not lazy.
@@ -297,6 +317,7 @@ impl Snapshotter {
 
     async fn prepare_lazy(
         self: &Arc<Self>,
+        key: &str,
         target: &str,
         parent: &str,
         labels: &Labels,
@@ -305,7 +326,12 @@ impl Snapshotter {
         if let Ok(known) = self.store.get(target) {
             return known.stands_for(parent, target);
         }
-        let mut source = LayerSource::parse(labels).map_err(|why| {
+        let labels = match &self.lookup {
+            Some(lookup) if !name_layer(labels) => lookup.complete(key, target, labels).await,
+            _ => Ok(labels.clone()),
+        };
+        let parsed = labels.and_then(|labels| Ok((LayerSource::parse(&labels)?, labels)));
+        let (mut source, labels) = parsed.map_err(|why| {
             count_fallback(Reason::NoLabels);
             anyhow::Error::msg(why)
         })?;
@@ -316,7 +342,7 @@ impl Snapshotter {
             // The tag may name another image when it is mounted again.
             source.reference = source.reference.with_digest(manifest);
         }
-        let mut labels = without_empty(labels.clone());
+        let mut labels = without_empty(labels);
         labels.insert(REMOTE.to_owned(), REMOTE_VALUE.to_owned());
         let now = now();
         let record = Record {
@@ -494,10 +520,7 @@ impl Drop for Place {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SnapshotError::Io {
-        what: "a thread died".to_owned(),
-        cause: std::io::Error::other(error),
-    })?
+    tokio::task::spawn_blocking(work).await.map_err(SnapshotError::died)?
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::layers::ImageLayers;
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, write_with_fd};
 use crate::driver::LazyLayer;
+use crate::metrics;
 use crate::mount::fuse::ImageFs;
 use crate::mount::tree::{LayerTable, ROOT};
 use crate::mount::{session, stack};
@@ -94,6 +95,7 @@ impl Process {
                 Reply::Done
             }
             Request::Layers => Reply::Layers(self.shown()),
+            Request::Metrics => Reply::Metrics(self.metrics()),
             Request::Device => {
                 return write_with_fd(&mut stream, &Reply::Done, &self.device).await;
             }
@@ -188,6 +190,11 @@ impl Process {
         {
             tracing::debug!(number, %error, "the kernel did not know a layer");
         }
+    }
+
+    fn metrics(&self) -> String {
+        metrics::set_cache_bytes(self.shown().iter().map(|layer| layer.cached).sum());
+        metrics::render()
     }
 
     fn shown(&self) -> Vec<ShownLayer> {
