@@ -3,6 +3,7 @@
 //! The parts come from `tests/rig`; `LAZYSTAR_RIG` names the directory that it filled, `LAZYSTAR_BIN` the binary
 //! (else `target/release/lazystar`). A test whose part is missing prints `SKIP name: reason` and passes.
 
+mod buildkit;
 mod clients;
 mod containerd;
 mod containerd2;
