@@ -117,7 +117,8 @@ fn buildkit_builds_on_a_lazy_image() {
         assert!(megabytes(&work.join("state/runc-stargz/content"))? < 50);
         let again = buildkit.build(&output);
         assert_eq!(again.matches("CACHED").count(), 3, "all steps of the second build: {again}");
-        assert_eq!(buildkit.stop(), Some(0));
+        // Some versions of buildkitd call a signal an error.
+        assert!(matches!(buildkit.stop(), Some(0 | 1)));
         let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
         let left: Vec<_> =
             mounts.lines().filter(|it| it.contains(&*work.to_string_lossy())).collect();

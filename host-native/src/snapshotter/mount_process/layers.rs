@@ -32,6 +32,7 @@ pub struct ImageLayers {
     options: OpenOptions,
     verification: Verification,
     prefetch: Prefetch,
+    log_access: bool,
     kept_open: Duration,
     opening: Mutex<HashMap<String, Opening>>,
 }
@@ -57,9 +58,16 @@ impl ImageLayers {
             options,
             verification: config.verification,
             prefetch: config.prefetch,
+            log_access: config.log_file_access,
             kept_open: config.resolved_ttl.unwrap_or(KEPT_OPEN),
             opening: Mutex::default(),
         }
+    }
+
+    /// Whether to log the first read of each file.
+    #[must_use]
+    pub fn logs_access(&self) -> bool {
+        self.log_access
     }
 
     /// What to fetch of each layer before anybody reads it.

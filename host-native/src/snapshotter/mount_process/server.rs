@@ -127,7 +127,10 @@ impl Process {
         });
         // What takes longer goes on, and fails until then.
         let _ = timeout(RESUME_PATIENCE, join_all(opening)).await;
-        let filesystem = ImageFs::new(stack(Arc::clone(&self.shown)));
+        let mut filesystem = ImageFs::new(stack(Arc::clone(&self.shown)));
+        if self.layers.logs_access() {
+            filesystem = filesystem.with_access_log();
+        }
         let device = self.device.try_clone()?;
         let start = move || -> Result<BackgroundSession> {
             match resume {
