@@ -14,5 +14,6 @@ mod interop;
 mod lifecycle;
 mod mounts;
 mod registry;
+mod restart;
 mod rig;
 mod writable;
