@@ -29,6 +29,7 @@ use bytes::Bytes;
 use lazystar_core::toc::Assurance;
 use lazystar_core::{Digest, Toc};
 
+use crate::mount::in_user_namespace;
 pub use layer::LayerCache;
 use overflow::Overflow;
 pub use quota::Quota;
@@ -68,10 +69,10 @@ impl Cache {
     }
 
     /// The directory used unless another is named: `/var/lib/lazystar/cache` for root, below
-    /// `$XDG_CACHE_HOME` or `~/.cache` for everybody else.
+    /// `$XDG_CACHE_HOME` or `~/.cache` for everybody else, root of a user namespace included.
     #[must_use]
     pub fn default_dir() -> PathBuf {
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && !in_user_namespace() {
             return PathBuf::from("/var/lib/lazystar/cache");
         }
         let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));

@@ -226,6 +226,8 @@ fn zero_and_empty_are_as_good_as_absent() {
     assert_eq!(parsed(text), Config::default());
     let off = "metrics_address = \"127.0.0.1:1\"\nno_prometheus = true";
     assert_eq!(parsed(off).metrics_address, None);
+    let all = parsed("metrics_address = \":8234\"").metrics_address;
+    assert_eq!(all.as_deref(), Some("0.0.0.0:8234"));
 }
 
 #[test]
