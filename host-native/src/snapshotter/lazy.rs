@@ -1,6 +1,7 @@
 //! Lazy layers: each is shown by the mount process, and bound on the directory of its snapshot.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,11 +48,12 @@ pub struct LazyLayers {
 type Mount = Arc<OnceCell<Option<Digest>>>;
 
 impl LazyLayers {
-    /// No layers yet, for a snapshotter in `root`. Must be called in a runtime.
+    /// No layers yet, for a snapshotter in `root`, whose FUSE device `kept` may be if somebody held
+    /// it. Must be called in a runtime.
     #[must_use]
-    pub fn new(root: &Path, launch: Launch) -> Self {
+    pub fn new(root: &Path, launch: Launch, kept: Option<OwnedFd>) -> Self {
         Self {
-            process: MountProcess::new(root, launch),
+            process: MountProcess::new(root, launch, kept),
             mounted: Mutex::default(),
             ending: AtomicBool::new(false),
             runtime: Handle::current(),
