@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 use crate::containerd;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
-use crate::reference::{ImageRef, RegistryRef};
+use crate::reference::{ImageRef, ReferenceError, RegistryRef};
 use crate::snapshotter;
 
 const IMAGES: &str = "\
@@ -57,6 +57,13 @@ pub fn translated(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     translated.push(OsString::from("snapshotter"));
     translated.extend(flags);
     translated
+}
+
+fn in_registry(text: &str) -> Result<RegistryRef, String> {
+    match text.parse().map_err(|error: ReferenceError| error.to_string())? {
+        ImageRef::Registry(image) => Ok(image),
+        _ => Err("containerd pulls from registries; push the image to one".to_owned()),
+    }
 }
 
 /// What holds for every command.
@@ -245,6 +252,7 @@ pub struct ContainerdArgs {
 #[derive(Args, Debug)]
 pub struct PullArgs {
     /// The image, in a registry
+    #[arg(value_parser = in_registry)]
     pub image: RegistryRef,
     /// Which containerd.
     #[command(flatten)]
@@ -261,6 +269,7 @@ pub struct PullArgs {
 #[derive(Args, Debug)]
 pub struct FetchArgs {
     /// The image, as containerd names it
+    #[arg(value_parser = in_registry)]
     pub image: RegistryRef,
     /// Which containerd.
     #[command(flatten)]

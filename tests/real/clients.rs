@@ -64,7 +64,9 @@ fn lazystar_pulls_and_fetches_through_containerd() {
                 "{layer}"
             );
         }
-        assert!(it.run("stargz", "layers:plain", "cat /merged/changed").contains("two"));
+        let differences =
+            rig.expected("layers:plain").differences(&it.tree("stargz", "layers:plain"));
+        assert!(differences.is_empty(), "{differences:?}");
 
         // What a lazy image lacks is fetched when it is to go elsewhere.
         let exported = it.work.path().join("exported.tar");
@@ -171,7 +173,9 @@ fn a_container_on_a_lazy_image_is_committed() {
         let mut command = snapshots(&["diff", "committed"]);
         assert!(command.stdout(file).status().expect("it runs").success());
         let listed = run(shell("tar -tzf \"$1\"", [&diff]));
-        let changed: Vec<_> = listed.lines().filter(|line| !line.ends_with('/')).collect();
+        // /etc/hosts is where the host's is mounted.
+        let of_us = |line: &&str| !line.ends_with('/') && *line != "etc/hosts";
+        let changed: Vec<_> = listed.lines().filter(of_us).collect();
         assert_eq!(changed, ["etc/hostname", "usr/bin/.wh.dpkg", "written"], "{listed}");
         // It is a layer like any other.
         let target = it.work.path().join("mounted");
