@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
@@ -12,6 +13,8 @@ use crate::pack::cli::PackArgs;
 use crate::reference::{ImageRef, ReferenceError, RegistryRef};
 use crate::snapshotter;
 
+/// Version and revision.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("LAZYSTAR_REVISION"));
 const IMAGES: &str = "\
 IMAGE is one of
   [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]  an image in a registry
@@ -23,7 +26,7 @@ Exit status: 0 when it worked, 1 when it failed, 2 when the command line is wron
 /// Runs container images before they are downloaded: mounts stargz, eStargz and zstd:chunked
 /// images straight from a registry, fetches what is read, and verifies every chunk of it.
 #[derive(Debug, Parser)]
-#[command(name = "lazystar", version, after_help = IMAGES, max_term_width = 100)]
+#[command(name = "lazystar", version = VERSION, after_help = IMAGES, max_term_width = 100)]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -42,21 +45,25 @@ pub fn translated(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
         return args;
     }
     let flags = args.into_iter().skip(1).map(|flag| match flag.to_str() {
-        Some("-v" | "-version" | "--version") => OsString::from("--version"),
         Some(text) if text.starts_with('-') && !text.starts_with("--") && text.len() > 2 => {
             OsString::from(format!("-{text}"))
         }
         _ => flag,
     });
-    let mut translated = vec![OsString::from("lazystar")];
-    let flags: Vec<_> = flags.collect();
-    if flags.iter().any(|flag| flag == "--version") {
-        translated.push(OsString::from("--version"));
-        return translated;
-    }
-    translated.push(OsString::from("snapshotter"));
-    translated.extend(flags);
-    translated
+    ["lazystar", "snapshotter"].map(OsString::from).into_iter().chain(flags).collect()
+}
+
+/// Reads a level of logging by the names of this program or of Go's.
+fn level(text: &str) -> Result<LevelFilter, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "warn" | "warning" => LevelFilter::WARN,
+        "error" | "fatal" | "panic" => LevelFilter::ERROR,
+        "off" => LevelFilter::OFF,
+        _ => return Err("the levels are error, warn, info, debug, trace and off".to_owned()),
+    })
 }
 
 fn in_registry(text: &str) -> Result<RegistryRef, String> {
@@ -80,13 +87,22 @@ pub struct Global {
     /// ~/.cache/lazystar]
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Let fetched content take this much of the disk, as 20GB; what was read least recently is
+    /// dropped, and fetched again when it is needed [default: no limit]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub cache_limit: Option<ByteSize>,
     /// Also open layers whose content nothing vouches for: images without a TOC digest, and
     /// legacy stargz layers
     #[arg(long, global = true)]
     pub allow_unverified: bool,
+    /// The configuration file, in the format of containerd-stargz-grpc; what it says of registries
+    /// and their mirrors holds for every command, the rest for the snapshotter [default for the
+    /// snapshotter, where it need not exist: /etc/containerd-stargz-grpc/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// How much to say on standard error: error, warn, info, debug, trace [default: warn; info for
     /// the snapshotter]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = level)]
     pub log_level: Option<LevelFilter>,
 }
 
@@ -161,8 +177,21 @@ pub enum Command {
     /// Serve containerd's snapshots API, so that containerd, Docker and BuildKit run images lazily
     ///
     /// Takes the place of containerd-stargz-grpc: started under that name it takes that program's
-    /// flags. The log, on standard error, is JSON, an object a line.
+    /// flags. The log, on standard error, is JSON, an object a line. systemd is told when it is
+    /// ready, and may open the socket for it.
+    #[command(version = VERSION, display_name = "containerd-stargz-grpc")]
     Snapshotter(SnapshotterArgs),
+    /// Say what on this machine keeps images from being lazy, and what to do about it
+    ///
+    /// With an IMAGE, also which of its layers cannot be lazy and why. Ends with status 1 when there
+    /// is a problem.
+    #[command(after_help = IMAGES)]
+    Doctor(DoctorArgs),
+    /// Run BuildKit's daemon with a snapshotter of its own beside it
+    ///
+    /// Starts `lazystar snapshotter` and `buildkitd`, wired to it, passes signals on, and stops both;
+    /// the exit status is that of buildkitd.
+    Buildkitd(BuildkitdArgs),
     /// Pull an image lazily through containerd
     ///
     /// As `ctr-remote images rpull`: layers that the snapshotter can serve lazily are not
@@ -176,7 +205,7 @@ pub enum Command {
     /// Show what a running snapshotter has mounted, how much of it is cached, and what is not lazy
     Status {
         /// The root directory of the snapshotter
-        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
         root: PathBuf,
         /// Print JSON
         #[arg(long)]
@@ -189,7 +218,7 @@ pub enum Command {
         /// The image
         image: ImageRef,
         /// The root directory of the snapshotter
-        #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+        #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
         root: PathBuf,
         /// Print JSON, an object a layer
         #[arg(long)]
@@ -208,19 +237,16 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct SnapshotterArgs {
     /// The unix socket to serve on
-    #[arg(long, value_name = "SOCKET", default_value = snapshotter::ADDRESS)]
+    #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,
-    /// A configuration file. None is read yet: naming one is an error, so that nobody believes
-    /// that it counts
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Keep snapshots and fetched content here
-    #[arg(long, value_name = "DIR", default_value = snapshotter::ROOT)]
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
     pub root: PathBuf,
     /// containerd's socket: it is asked which layer is meant by clients that do not say so, such as
-    /// `docker pull`
-    #[arg(long, value_name = "SOCKET", default_value = containerd::ADDRESS)]
-    pub containerd: PathBuf,
+    /// `docker pull` [default: containerd_address of the configuration, or
+    /// /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd: Option<PathBuf>,
     /// Pull the layers of such clients instead
     #[arg(long)]
     pub no_lookup: bool,
@@ -277,6 +303,42 @@ pub struct FetchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `lazystar doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// An image to look at, too
+    pub image: Option<ImageRef>,
+    /// The snapshotter's socket
+    #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
+    pub address: PathBuf,
+    /// The snapshotter's root directory
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
+    pub root: PathBuf,
+    /// containerd's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/containerd/config.toml")]
+    pub containerd_config: PathBuf,
+    /// The configuration of Docker's daemon
+    #[arg(long, value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub docker_config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `lazystar buildkitd`.
+#[derive(Args, Debug)]
+pub struct BuildkitdArgs {
+    /// The program to run [default: buildkitd on the PATH]
+    #[arg(long, value_name = "FILE", default_value = "buildkitd")]
+    pub buildkitd: PathBuf,
+    /// Where the snapshotter keeps its state [default: lazystar below buildkitd's root directory]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// What buildkitd is given, after `--`
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<OsString>,
 }
 
 /// `lazystar mount`.
@@ -342,10 +404,23 @@ mod tests {
         let flags = "-address /s --root=/r -log-level debug";
         let as_ours = "lazystar snapshotter --address /s --root=/r --log-level debug";
         assert_eq!(of(&format!("/usr/bin/containerd-stargz-grpc {flags}")), as_ours);
-        assert_eq!(of("containerd-stargz-grpc -version"), "lazystar --version");
-        for line in [as_ours, "lazystar --version"] {
-            let parsed = Cli::try_parse_from(line.split(' '));
-            assert!(parsed.is_ok() || line.ends_with("version"), "{line}");
+        assert_eq!(of("containerd-stargz-grpc -version"), "lazystar snapshotter --version");
+        assert!(Cli::try_parse_from(as_ours.split(' ')).is_ok());
+        let version = Cli::try_parse_from(["lazystar", "snapshotter", "--version"]);
+        let version = version.expect_err("it is printed").to_string();
+        assert_eq!(version.trim(), format!("containerd-stargz-grpc {VERSION}"));
+        assert_eq!(VERSION.split(' ').count(), 2);
+    }
+
+    #[test]
+    fn takes_the_levels_of_go() {
+        let all = "trace debug info warn warning error fatal panic Info";
+        for name in all.split(' ') {
+            assert!(level(name).is_ok(), "{name}");
         }
+        assert_eq!(level("panic"), Ok(LevelFilter::ERROR));
+        let line = ["lazystar", "snapshotter", "--log-level", "loud"];
+        let refused = Cli::try_parse_from(line).expect_err("no level").to_string();
+        assert!(refused.contains("the levels are error, warn"), "{refused}");
     }
 }

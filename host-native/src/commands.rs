@@ -1,6 +1,8 @@
 //! What the commands do.
 
+mod buildkitd;
 mod demo;
+mod doctor;
 mod explore;
 mod inspect;
 mod mount;
@@ -8,7 +10,7 @@ mod pull;
 mod snapshotter;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +23,16 @@ use lazystar_core::open::OpenError;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Quota};
 use crate::cli::{Cli, Command, Global};
+use crate::config::Config;
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
+use crate::keychain::Keychain;
 use crate::oci::Platform;
 use crate::open::{LayerError, LayerOpener, Layers};
 use crate::reference::ImageRef;
+use crate::registry::Client;
 
 /// Runs a command line.
 ///
@@ -39,6 +44,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
+        Command::Doctor(args) => block_on(doctor::run(global, args)),
+        Command::Buildkitd(args) => block_on(buildkitd::run(global, args)),
         Command::Pull(args) => block_on(pull::pull(global, args)),
         Command::Fetch(args) => block_on(pull::fetch(global, args)),
         Command::Status { root, json } => block_on(status::status(root, *json)),
@@ -115,13 +122,43 @@ async fn with_spinner<T>(what: String, work: impl Future<Output = T>) -> T {
     result
 }
 
+/// What `--config` says; without it nothing is configured.
+fn configured(global: &Global) -> Result<Config> {
+    let file = global.config.as_deref();
+    file.map_or_else(|| Ok(Config::default()), |file| Ok(Config::load(Some(file))?.config))
+}
+
+fn open_options(
+    global: &Global,
+    config: &Config,
+    keychain: Keychain,
+    cache: &Cache,
+) -> OpenOptions {
+    OpenOptions {
+        client: Client::new(config.client_options(keychain)),
+        plain_http: global.plain_http,
+        platform: global.platform.clone().unwrap_or_else(Platform::host),
+        manifests: Some(cache.manifests()),
+        layer: None,
+    }
+}
+
 fn cache_dir(global: &Global) -> PathBuf {
     global.cache_dir.clone().unwrap_or_else(Cache::default_dir)
 }
 
-fn cache(global: &Global) -> Result<Cache> {
-    let dir = cache_dir(global);
-    Cache::open(&dir).with_context(|| {
+/// The most that the cache may take, in bytes.
+fn cache_limit(global: &Global, config: &Config) -> Option<u64> {
+    global.cache_limit.map(|limit| limit.as_u64()).or(config.cache_limit)
+}
+
+fn cache(global: &Global, config: &Config) -> Result<Cache> {
+    open_cache(&cache_dir(global), cache_limit(global, config))
+}
+
+fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
+    let quota = limit.map(Quota::new);
+    Cache::limited(dir, quota).with_context(|| {
         format!(
             "cannot use the cache directory {} (choose another with --cache-dir)",
             dir.display()
@@ -137,13 +174,9 @@ struct Opened {
 
 impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
-        let cache = cache(global)?;
-        let options = OpenOptions {
-            plain_http: global.plain_http,
-            platform: global.platform.clone().unwrap_or_else(Platform::host),
-            manifests: Some(cache.manifests()),
-            ..OpenOptions::default()
-        };
+        let config = configured(global)?;
+        let cache = cache(global, &config)?;
+        let options = open_options(global, &config, Keychain::default(), &cache);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
             let image = Image::open(reference, &options).await;

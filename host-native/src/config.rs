@@ -88,15 +88,11 @@ pub struct Prefetch {
     pub enabled: bool,
     /// How many bytes from the start of the blob of a layer that has no landmark.
     pub size: u64,
-    /// Whether the rest of each layer follows when nobody waits for anything.
-    pub background: bool,
-    /// How many layers do that at the same time.
-    pub background_layers: u32,
 }
 
 impl Default for Prefetch {
     fn default() -> Self {
-        Self { enabled: true, size: 0, background: true, background_layers: 2 }
+        Self { enabled: true, size: 0 }
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::cache::LayerCache;
 use crate::codec::NativeCodec;
 use crate::link::Link;
+use crate::metrics::{LayerMetrics, METRICS};
 use crate::source::{Blob, FetchError};
 use crate::workers;
 
@@ -53,6 +54,7 @@ pub struct LazyLayer {
     mark: AtomicU64,
     demand: Semaphore,
     prefetch: Semaphore,
+    metrics: Arc<LayerMetrics>,
 }
 
 struct Engine {
@@ -79,6 +81,9 @@ impl LazyLayer {
         runtime: Handle,
     ) -> Arc<Self> {
         let layer = Layer::new(Arc::clone(&toc), FetchPolicy::default());
+        // What comes from a file has no digest of its blob.
+        let digest = blob.digest().unwrap_or_else(|| toc.digest());
+        let metrics = LayerMetrics::of(&digest.to_string(), toc.blob_size());
         let engine = Engine { layer, waiters: HashMap::new(), fetches: HashMap::new() };
         Arc::new(Self {
             toc,
@@ -90,6 +95,7 @@ impl LazyLayer {
             mark: AtomicU64::new(NO_MARK),
             demand: Semaphore::new(DEMAND_FETCHES),
             prefetch: Semaphore::new(PREFETCH_FETCHES),
+            metrics,
         })
     }
 
@@ -103,6 +109,12 @@ impl LazyLayer {
     #[must_use]
     pub fn cache(&self) -> &LayerCache {
         &self.cache
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<LayerMetrics> {
+        &self.metrics
     }
 
     /// Whether a range of the flat space can be read now.
@@ -194,11 +206,22 @@ impl LazyLayer {
         result.unwrap_or(Err(ReadError::Fetch(FetchFailure::Transient)))
     }
 
-    /// Fetches what the layer's landmark asks for.
-    pub async fn prefetch(self: &Arc<Self>) {
-        if let Landmark::Prefetch(end) = self.toc.landmark()
-            && let Err(error) = self.ensure(0..end, Priority::Prefetch).await
-        {
+    /// Fetches what the layer's landmark asks for; of a layer without one, what is in the first
+    /// `size` bytes of its blob.
+    pub async fn prefetch(self: &Arc<Self>, size: u64) {
+        let end = match self.toc.landmark() {
+            Landmark::Prefetch(end) => end,
+            Landmark::NoPrefetch => 0,
+            Landmark::None => {
+                let chunks = self.toc.chunks();
+                let wanted = chunks.partition_point(|chunk| chunk.member < size);
+                chunks[..wanted].last().map_or(0, |chunk| chunk.flat_range().end)
+            }
+        };
+        if end == 0 {
+            return;
+        }
+        if let Err(error) = self.ensure(0..end, Priority::Prefetch).await {
             tracing::warn!(%error, "prefetch failed");
         }
     }
@@ -251,6 +274,7 @@ impl LazyLayer {
             self.cache.store(&chunk);
         }
         for (_, fault) in member.faults() {
+            METRICS.verify_failures.inc();
             tracing::error!(blob = self.blob.name(), "{fault}");
         }
         self.turn(|engine| engine.layer.handle_decoded(&member, Ok(())));
@@ -291,8 +315,13 @@ impl LazyLayer {
         let mut stream = self.blob.fetch(request.range.into()).await?;
         let answered = Instant::now();
         let mut at = request.range.start;
+        if request.priority == Priority::Demand {
+            self.metrics.demanded(request.range.len());
+        }
+        self.metrics.answered(answered - asked);
         while let Some(piece) = stream.next().await {
             let piece = piece?;
+            self.metrics.fetched(piece.len() as u64);
             self.turn(|engine| engine.layer.handle_fetched(request.id, at, &piece));
             at += piece.len() as u64;
         }

@@ -32,6 +32,8 @@ pub struct OpenOptions {
     pub plain_http: bool,
     /// Which of the images of an index to take.
     pub platform: Platform,
+    /// Take the image of an index that has this layer, whatever it is for, if `platform` has not.
+    pub layer: Option<Digest>,
     /// Where manifests and configurations are kept, so that a known image opens with one request
     /// or none, and without a reachable registry.
     pub manifests: Option<PathBuf>,
@@ -43,6 +45,7 @@ impl Default for OpenOptions {
             client: Client::default(),
             plain_http: false,
             platform: Platform::host(),
+            layer: None,
             manifests: None,
         }
     }
@@ -127,7 +130,7 @@ impl Image {
             image.layers.push(layout::single_layer(path).await?);
             return Ok(image);
         }
-        let found = image.place.resolve(&options.platform).await?;
+        let found = image.place.resolve(&options.platform, options.layer).await?;
         for descriptor in &found.manifest.layers {
             let blob = image.place.blob(descriptor)?;
             image.layers.push(ImageLayer { descriptor: descriptor.clone(), blob });

@@ -5,6 +5,7 @@
 //! only mount there is, and unmounting it, by whatever means, ends everything. Everybody else gets
 //! one FUSE mount of the merged tree, made by `fusermount3`.
 
+pub mod access;
 pub mod fuse;
 pub mod overlay;
 pub mod session;

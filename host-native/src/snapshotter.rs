@@ -18,7 +18,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -26,15 +26,36 @@ use futures_util::stream::{self, Stream};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::Server;
 
+use crate::mount::in_user_namespace;
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::systemd;
 use cri::ImageProxy;
 use service::Service;
 use snapshots::Snapshotter;
 
-/// Where clients look for the socket of a snapshotter of this kind.
-pub const ADDRESS: &str = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
-/// Where such a snapshotter keeps its state.
-pub const ROOT: &str = "/var/lib/containerd-stargz-grpc";
+/// The name of what this stands in for, after which its directories are called.
+const NAME: &str = "containerd-stargz-grpc";
+
+/// Where clients look for the socket: below `/run`, or below `$XDG_RUNTIME_DIR` in a user namespace.
+#[must_use]
+pub fn default_address() -> PathBuf {
+    let runtime = rootless_dir("XDG_RUNTIME_DIR", None);
+    runtime.unwrap_or_else(|| PathBuf::from("/run").join(NAME)).join(format!("{NAME}.sock"))
+}
+
+/// Where state is kept: below `/var/lib`, or below `$XDG_DATA_HOME` in a user namespace.
+#[must_use]
+pub fn default_root() -> PathBuf {
+    let data = rootless_dir("XDG_DATA_HOME", Some(".local/share"));
+    data.unwrap_or_else(|| PathBuf::from("/var/lib").join(NAME))
+}
+
+fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
+    let is_root = rustix::process::geteuid().is_root() && !in_user_namespace();
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home?));
+    let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
+    base.filter(|_| !is_root).map(|base| base.join(NAME))
+}
 /// What to do where a socket is served already.
 const OTHER_SOCKET: &str = "; stop it, or choose another socket with --address";
 
@@ -61,16 +82,24 @@ pub async fn serve(
     snapshotter.begin().await.context("cannot serve lazy layers")?;
     let (say_end, ended) = tokio::sync::oneshot::channel();
     let end = async move {
-        let _ = say_end.send(end.await);
+        let how = end.await;
+        systemd::stopping();
+        let _ = say_end.send(how);
     };
-    let connections = connections(listen(address, OTHER_SOCKET)?);
+    let (listener, is_ours) = match systemd::listener()? {
+        Some(opened) => (UnixListener::from_std(opened)?, false),
+        None => (listen(address, "; stop it, or choose another socket with --address")?, true),
+    };
+    let connections = connections(listener);
     tokio::spawn(control::serve(Arc::clone(&snapshotter)));
+    systemd::ready();
     tracing::info!(address = %address.display(), "serving snapshots");
     let service = SnapshotsServer::new(Service(Arc::clone(&snapshotter)));
-    let server = Server::builder().add_service(service).add_optional_service(images);
+    let server = Server::builder().add_service(service);
+    let server = server.add_optional_service(images);
     let served = server.serve_with_incoming_shutdown(connections, end).await;
-    // Nobody connects to a socket that nobody serves.
-    if let Err(error) = fs::remove_file(address) {
+    // Nobody connects to a socket that nobody serves; one of systemd's waits for the next daemon.
+    if is_ours && let Err(error) = fs::remove_file(address) {
         tracing::warn!(address = %address.display(), %error, "cannot remove the socket");
     }
     snapshotter.end(ended.await.unwrap_or(End::KeepMounts)).await;

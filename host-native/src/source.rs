@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use lazystar_core::Digest;
 
 mod error;
 mod file;
@@ -58,6 +59,15 @@ impl Blob {
             Origin::Registry(blob) => Some(blob.size()),
             Origin::File(blob) => Some(blob.size()),
             Origin::Memory { bytes, .. } => Some(bytes.len() as u64),
+        }
+    }
+
+    /// The digest that a registry has it under.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        match &*self.0 {
+            Origin::Registry(blob) => Some(blob.digest()),
+            Origin::File(_) | Origin::Memory { .. } => None,
         }
     }
 

@@ -20,7 +20,7 @@ fn options() -> OpenOptions {
 
 async fn check(image: &Image, sample: &Sample) {
     assert_eq!(image.manifest_digest, Some(Digest::of(&sample.manifest)));
-    assert_eq!(image.manifest, sample.manifest);
+    assert_eq!(image.documents.last().unwrap().1, sample.manifest);
     let (config, config_bytes) = image.config().await.unwrap();
     assert_eq!(config_bytes, sample.config);
     assert_eq!(config.config.env, ["A=b"]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lazystar::cache::Cache;
+use lazystar::cache::{Cache, Quota};
 use lazystar::driver::LazyLayer;
 use lazystar::image::{Image, OpenOptions};
 use lazystar::keychain::Keychain;
@@ -74,7 +74,10 @@ impl Setup {
     }
 
     async fn open(&self) -> Result<Arc<LazyLayer>, LayerError> {
-        let cache = Cache::open(self.cache.path()).unwrap();
+        self.open_in(Cache::open(self.cache.path()).unwrap()).await
+    }
+
+    async fn open_in(&self, cache: Cache) -> Result<Arc<LazyLayer>, LayerError> {
         let options = OpenOptions {
             client: crate::client(Keychain::Anonymous),
             manifests: Some(cache.manifests()),
@@ -98,9 +101,8 @@ async fn read(layer: &Arc<LazyLayer>, path: &str) -> Result<Vec<u8>, ReadError> 
         node = toc.lookup(node, name.as_bytes()).unwrap();
     }
     let flat = toc.flat_range(node);
-    layer.ensure(flat.clone(), Priority::Demand).await?;
     let mut bytes = vec![0; usize::try_from(flat.end - flat.start).unwrap()];
-    layer.read_present(flat.start, &mut bytes).unwrap();
+    layer.read(flat.start, &mut bytes).await?;
     Ok(bytes)
 }
 
@@ -308,4 +310,83 @@ async fn the_landmark_says_how_much_to_fetch_ahead() {
     assert_eq!(read(&layer, "dir/file-300000").await.unwrap().len(), 300_000);
     assert_eq!(read(&layer, "dir/file-4097").await.unwrap().len(), 4097);
     assert_eq!(setup.registry.counts().registry, 0);
+}
+
+#[tokio::test]
+async fn a_quota_is_kept_and_takes_first_what_was_read_least_recently() {
+    const LIMIT: u64 = 800_000;
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let cache = Cache::limited(setup.cache.path(), Some(Quota::new(LIMIT))).unwrap();
+    let layer = setup.open_in(cache.clone()).await.unwrap();
+    let often = "dir/file-50000";
+    for round in 0..3 {
+        for (path, content) in files() {
+            assert!(read(&layer, &path).await.unwrap() == content, "{path}");
+            assert!(read(&layer, often).await.unwrap().len() == 50_000);
+            let (used, most) = (cache.disk_bytes(), LIMIT + LIMIT / 20);
+            assert!(used <= most, "{used} bytes on the disk in round {round}");
+        }
+        setup.registry.reset();
+        read(&layer, often).await.unwrap();
+        assert_eq!(setup.registry.counts().registry, 0, "what is read often stays");
+    }
+    setup.registry.reset();
+    read_all(&layer).await;
+    assert!(setup.registry.counts().registry > 0, "something was taken away");
+    layer.cache().pin(true);
+    read_all(&layer).await;
+    setup.registry.reset();
+    read_all(&layer).await;
+    assert_eq!(setup.registry.counts().registry, 0, "a pinned layer is left alone");
+}
+
+#[tokio::test]
+async fn layers_that_nobody_uses_are_taken_away_first() {
+    let (first, first_summary) = pack(Format::Estargz, &[]);
+    let (second, second_summary) = pack(Format::Estargz, &["dir/file-4097"]);
+    let setup = Setup::new(first, &first_summary).await;
+    let other = Setup::new(second, &second_summary).await;
+    let cache = || Cache::limited(setup.cache.path(), Some(Quota::new(2_000_000))).unwrap();
+    let unused = setup.open_in(cache()).await.unwrap();
+    read_all(&unused).await;
+    let (dir, used) = (setup.data(&unused), other.open_in(cache()).await.unwrap());
+    drop(unused);
+    read_all(&used).await;
+    assert!(!dir.exists());
+    other.registry.reset();
+    read_all(&used).await;
+    assert_eq!(other.registry.counts().registry, 0);
+}
+
+/// Needs root, to mount a disk that is small.
+#[tokio::test]
+async fn a_full_disk_slows_reads_down_and_no_more() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("SKIP a_full_disk_slows_reads_down_and_no_more: needs root");
+    }
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let disk = SmallDisk::mount(setup.cache.path());
+    let layer = setup.open().await.unwrap();
+    read_all(&layer).await;
+    read_all(&layer).await;
+    drop((layer, disk));
+}
+
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    /// Room for about half of the files.
+    fn mount(dir: &'a Path) -> Self {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", dir, "tmpfs", flags, c"size=700k").unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
 mod blobs;
+mod configs;
 mod credentials;
 mod demo_registry;
 mod images;

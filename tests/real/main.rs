@@ -3,6 +3,7 @@
 //! The parts come from `tests/rig`; `LAZYSTAR_RIG` names the directory that it filled, `LAZYSTAR_BIN` the binary
 //! (else `target/release/lazystar`). A test whose part is missing prints `SKIP name: reason` and passes.
 
+mod buildkit;
 mod clients;
 mod containerd;
 mod containerd2;
@@ -13,5 +14,6 @@ mod interop;
 mod lifecycle;
 mod mounts;
 mod registry;
+mod restart;
 mod rig;
 mod writable;

@@ -3,8 +3,11 @@
 //!
 //! The checks are those of containerd's snapshotter test suite, by what they check. They need root, to mount.
 
+mod buildkitd;
 mod checks;
 mod client;
+mod deploy;
+mod drop_in;
 mod files;
 
 use std::fs;
@@ -25,7 +28,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.0),
-            rustix::process::Signal::TERM,
+            rustix::process::Signal::INT,
         );
         let _ = self.0.wait();
     }
@@ -50,6 +53,26 @@ fn skip(name: &str, reason: &str) {
 fn installed(tool: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|directory| directory.join(tool).is_file())
+}
+
+/// The binary under test, for root, who may mount; otherwise says why `test` is skipped.
+fn binary(test: &str) -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        skip(test, "needs root");
+        return None;
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/lazystar");
+    let binary = std::env::var_os("LAZYSTAR_BIN").map_or(built, PathBuf::from);
+    if !binary.is_file() {
+        skip(test, &format!("no binary at {}", binary.display()));
+        return None;
+    }
+    Some(binary)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("threads can be started").block_on(work)
 }
 
 /// Runs all checks, and fails with the names of those that fail.
@@ -93,14 +116,7 @@ fn the_checks_hold_for_containerd_itself() {
 #[test]
 fn lazystar_passes_the_checks() {
     let name = "lazystar_passes_the_checks";
-    if !rustix::process::geteuid().is_root() {
-        return skip(name, "needs root");
-    }
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/lazystar");
-    let binary = std::env::var_os("LAZYSTAR_BIN").map_or(built, PathBuf::from);
-    if !binary.is_file() {
-        return skip(name, &format!("no binary at {}", binary.display()));
-    }
+    let Some(binary) = binary(name) else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("sock");
     let root = dir.path().join("root");

@@ -123,8 +123,10 @@ fn run_lazily(
 ) -> Result<(String, Figures)> {
     let global = Global {
         plain_http: true,
+        config: None,
         platform: None,
         cache_dir: Some(dir.path("cache")),
+        cache_limit: None,
         allow_unverified: false,
         log_level: None,
     };

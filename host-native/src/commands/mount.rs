@@ -50,7 +50,7 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     if !args.no_prefetch {
         runtime.spawn(async move {
             for layer in prefetched {
-                layer.prefetch().await;
+                layer.prefetch(0).await;
             }
         });
     }

@@ -8,15 +8,16 @@ use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{cache, check_platform, with_spinner};
+use super::{cache, check_platform, configured, open_options, with_spinner};
 use crate::cli::{FetchArgs, Global, PullArgs};
 use crate::containerd::Containerd;
-use crate::image::{Image, OpenOptions};
-use crate::oci::Platform;
+use crate::image::Image;
+use crate::keychain::Keychain;
 use crate::open::LayerOpener;
 use crate::pull::fetch::{Fetch, FetchedBlob};
 use crate::pull::{Pull, PulledLayer};
 use crate::reference::ImageRef;
+use crate::registry::Client;
 
 #[derive(Serialize)]
 struct Pulled {
@@ -35,14 +36,10 @@ struct Fetched {
 }
 
 pub(super) async fn pull(global: &Global, args: &PullArgs) -> Result<()> {
-    let cache = cache(global)?;
+    let config = configured(global)?;
+    let cache = cache(global, &config)?;
     let containerd = Containerd::new(&args.containerd.address, &args.containerd.namespace)?;
-    let options = OpenOptions {
-        plain_http: global.plain_http,
-        platform: global.platform.clone().unwrap_or_else(Platform::host),
-        manifests: Some(cache.manifests()),
-        ..OpenOptions::default()
-    };
+    let options = open_options(global, &config, Keychain::default(), &cache);
     let image = ImageRef::Registry(args.image.clone());
     let opened = async {
         let opened = Image::open(&image, &options).await;
@@ -78,7 +75,7 @@ pub(super) async fn pull(global: &Global, args: &PullArgs) -> Result<()> {
 pub(super) async fn fetch(global: &Global, args: &FetchArgs) -> Result<()> {
     let fetch = Fetch {
         containerd: Containerd::new(&args.containerd.address, &args.containerd.namespace)?,
-        client: OpenOptions::default().client,
+        client: Client::new(configured(global)?.client_options(Keychain::default())),
         plain_http: global.plain_http,
         progress: progress(&format!("fetching {}", args.image)),
     };

@@ -4,17 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::{cache_limit, open_cache, open_options};
 use crate::cache::Cache;
 use crate::cli::{Global, SnapshotterArgs};
+use crate::config::{Config, Loaded, Verification};
 use crate::image::OpenOptions;
 use crate::keychain::{CriCredentials, Keychain};
-use crate::mount;
-use crate::oci::Platform;
 use crate::open::LayerOpener;
-use crate::registry::{Client, ClientOptions};
 use crate::snapshotter::cri::ImageProxy;
 use crate::snapshotter::lazy::LazyLayers;
 use crate::snapshotter::lookup::Lookup;
@@ -23,55 +22,52 @@ use crate::snapshotter::mount_process::layers::ImageLayers;
 use crate::snapshotter::mount_process::{self, server};
 use crate::snapshotter::snapshots::Snapshotter;
 use crate::snapshotter::{End, serve, serve_images};
+use crate::{metrics, mount};
 
 pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
-    if let Some(config) = &args.config {
-        bail!(
-            "{} cannot be used: this version reads no configuration file; start it without --config",
-            config.display()
-        );
-    }
+    let Loaded { config, notes } = Config::load(global.config.as_deref())?;
     let root = &args.root;
     fs::create_dir_all(root)
         .with_context(|| format!("cannot make the directory {}", root.display()))?;
     let root = root.canonicalize()?;
     if std::env::var_os(CHILD).is_some() {
-        mount_layers(global, &root).await
+        mount_layers(global, &root, &config).await
     } else {
-        daemon(global, args, &root).await
+        notes.iter().for_each(|note| tracing::info!("configuration, {note}"));
+        daemon(global, args, &root, &config).await
     }
 }
 
 /// The mount process.
-async fn mount_layers(global: &Global, root: &Path) -> Result<()> {
+async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
     let device = server::inherited_device()?;
-    let cache = cache(global, root)?;
-    let options = open_options(global, root, &cache);
-    let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
+    let cache = cache(global, root, config)?;
+    let options = options(global, root, config, &cache);
+    let allow_unverified = global.allow_unverified || config.verification != Verification::Required;
+    let layers = ImageLayers::new(LayerOpener { cache, allow_unverified }, options, config);
     let socket = mount_process::socket(root);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        served = server::serve(device, &socket, ImageLayers::new(opener, options)) => served,
+        served = server::serve(device, &socket, layers) => served,
         _ = terminate.recv() => Ok(()),
     }
 }
 
-fn cache(global: &Global, root: &Path) -> Result<Cache> {
+fn cache(global: &Global, root: &Path, config: &Config) -> Result<Cache> {
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
-    Cache::open(&dir).with_context(|| format!("cannot use the cache directory {}", dir.display()))
+    open_cache(&dir, cache_limit(global, config))
 }
 
-fn open_options(global: &Global, root: &Path, cache: &Cache) -> OpenOptions {
-    let keychain = Keychain::of_snapshotter(root);
-    OpenOptions {
-        client: Client::new(ClientOptions { keychain, ..ClientOptions::default() }),
-        plain_http: global.plain_http,
-        platform: global.platform.clone().unwrap_or_else(Platform::host),
-        manifests: Some(cache.manifests()),
-    }
+fn options(global: &Global, root: &Path, config: &Config, cache: &Cache) -> OpenOptions {
+    open_options(global, config, Keychain::of_snapshotter(root), cache)
 }
 
-async fn daemon(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<()> {
+async fn daemon(
+    global: &Global,
+    args: &SnapshotterArgs,
+    root: &Path,
+    config: &Config,
+) -> Result<()> {
     let launch = Launch {
         program: std::env::current_exe().context("cannot find this program")?,
         args: std::env::args_os().collect(),
@@ -79,7 +75,7 @@ async fn daemon(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<
     let lazy = LazyLayers::new(root, launch);
     let snapshotter = Snapshotter::open(root, lazy, mount::in_user_namespace())
         .with_context(|| format!("cannot keep snapshots in {}", root.display()))?;
-    let snapshotter = snapshotter.with_lookup(lookup(global, args, root)?);
+    let snapshotter = snapshotter.with_lookup(lookup(global, args, root, config)?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let end = async move {
@@ -90,24 +86,55 @@ async fn daemon(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<
         tracing::info!("stopping");
         how
     };
-    let images = image_proxy(args, root)?;
-    serve(Arc::new(snapshotter), images, &args.address, end).await
+    let images = image_proxy(args, root, config)?;
+    let snapshotter = Arc::new(snapshotter);
+    serve_figures(&snapshotter, config);
+    serve(snapshotter, images, &args.address, end).await
 }
 
-fn lookup(global: &Global, args: &SnapshotterArgs, root: &Path) -> Result<Option<Lookup>> {
-    if args.no_lookup {
+/// Metrics and variables, where the configuration wants them. They are no reason not to start.
+fn serve_figures(snapshotter: &Arc<Snapshotter>, config: &Config) {
+    let of = Arc::clone(snapshotter);
+    let render = move || {
+        let snapshotter = Arc::clone(&of);
+        async move { snapshotter.metrics().await }
+    };
+    let unserved = |served: Result<()>| {
+        served.err().into_iter().for_each(|error| tracing::error!("{error:#}"));
+    };
+    if let Some(address) = config.metrics_address.clone() {
+        let render = render.clone();
+        tokio::spawn(async move { unserved(metrics::serve(&address, render).await) });
+    }
+    if let Some(socket) = config.debug_address.clone() {
+        tokio::spawn(async move { unserved(metrics::serve_debug(&socket, render).await) });
+    }
+}
+
+fn lookup(
+    global: &Global,
+    args: &SnapshotterArgs,
+    root: &Path,
+    config: &Config,
+) -> Result<Option<Lookup>> {
+    if args.no_lookup || !config.lookup.enabled {
         return Ok(None);
     }
-    let options = open_options(global, root, &cache(global, root)?);
-    Lookup::new(&args.containerd, &args.registry, options).map(Some)
+    let options = options(global, root, config, &cache(global, root, config)?);
+    let containerd = args.containerd.as_ref().unwrap_or(&config.lookup.containerd_address);
+    Lookup::new(containerd, &args.registry, options).map(Some)
 }
 
 /// CRI's image service, for the snapshotter's own socket; for another it is served from here.
-fn image_proxy(args: &SnapshotterArgs, root: &Path) -> Result<Option<ImageProxy>> {
-    let Some(behind) = &args.image_service else { return Ok(None) };
+fn image_proxy(args: &SnapshotterArgs, root: &Path, config: &Config) -> Result<Option<ImageProxy>> {
+    let (behind, listen) = match (&args.image_service, &config.cri_keychain) {
+        (Some(behind), _) => (behind, &args.image_service_listen),
+        (None, Some(keychain)) => (&keychain.image_service_path, &keychain.listen_path),
+        (None, None) => return Ok(None),
+    };
     let credentials = CriCredentials::open(CriCredentials::file(root));
     let images = ImageProxy::new(behind, credentials)?;
-    let Some(address) = args.image_service_listen.clone() else { return Ok(Some(images)) };
+    let Some(address) = listen.clone() else { return Ok(Some(images)) };
     tokio::spawn(async move {
         if let Err(error) = serve_images(images, &address).await {
             tracing::error!("{error:#}");

@@ -16,6 +16,7 @@ pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 const ONE_CACHE: &str = "content is kept once, verified, in one sparse file a layer on the disk";
 const NOTHING_WAITS: &str = "nothing waits for a prefetch: a read waits for its own chunks alone";
+const NO_BACKGROUND: &str = "what nobody reads is not fetched in the background";
 const NO_CHECKS: &str = "the registry is asked only for content that is not in the cache";
 const FOR_EVER: &str = "a layer never changes, so the kernel keeps what it was told";
 const PAGE_CACHE: &str = "the kernel opens files by itself and keeps their pages";
@@ -68,13 +69,11 @@ fn verification<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Verificati
 
 fn prefetch<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Prefetch, ConfigError> {
     let usual = Prefetch::default();
-    let layers = it.get_set::<u64>(top, "max_concurrency")?;
-    let layers = layers.map(|layers| u32::try_from(layers).unwrap_or(u32::MAX));
+    it.ignore::<bool>(top, "no_background_fetch", NO_BACKGROUND)?;
+    it.ignore::<i64>(top, "max_concurrency", NO_BACKGROUND)?;
     Ok(Prefetch {
         enabled: !it.get::<bool>(top, "noprefetch")?.unwrap_or(!usual.enabled),
         size: it.get(top, "prefetch_size")?.unwrap_or(usual.size),
-        background: !it.get::<bool>(top, "no_background_fetch")?.unwrap_or(!usual.background),
-        background_layers: layers.unwrap_or(usual.background_layers),
     })
 }
 

@@ -116,12 +116,7 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
         Config {
             registry: RegistryConfig::default(),
             verification: Verification::Skippable,
-            prefetch: Prefetch {
-                enabled: false,
-                size: 1000,
-                background: false,
-                background_layers: 7
-            },
+            prefetch: Prefetch { enabled: false, size: 1000 },
             resolved_ttl: Some(Duration::from_secs(90)),
             log_file_access: true,
             metrics_address: Some("127.0.0.1:8234".into()),
@@ -157,7 +152,8 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
          directory_cache.sync_add filesystem_cache_type fuse.attr_timeout fuse.entry_timeout \
          fuse.merge_buffer_size fuse.merge_worker_count fuse.passthrough fuse_manager.address \
          fuse_manager.enable fuse_manager.metrics_address fuse_manager.path http_cache_type ipfs \
-         kubeconfig_keychain.enable_keychain kubeconfig_keychain.kubeconfig_path metadata_store \
+         kubeconfig_keychain.enable_keychain kubeconfig_keychain.kubeconfig_path max_concurrency \
+         metadata_store no_background_fetch \
          prefetch_async_size prefetch_timeout_sec resolve_result_entry \
          snapshotter.allow_invalid_mounts_on_restart"
     );
@@ -225,7 +221,7 @@ fn a_value_that_cannot_be_meant_is_refused() {
 
 #[test]
 fn zero_and_empty_are_as_good_as_absent() {
-    let text = "metrics_address = \"\"\ndebug_address = \"\"\nmax_concurrency = 0\n\
+    let text = "metrics_address = \"\"\ndebug_address = \"\"\n\
          [blob]\nmax_retries = 0\n[resolver]\nrequest_timeout_sec = 0\n[lazystar]\ncache_limit = 0";
     assert_eq!(parsed(text), Config::default());
     let off = "metrics_address = \"127.0.0.1:1\"\nno_prometheus = true";

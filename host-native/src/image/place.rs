@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::store::Store;
 use super::{ImageError, OpenOptions, layout};
 use crate::oci::{
-    Descriptor, Document, DocumentError, MAX_MANIFEST, Manifest, Platform, check_digest, check_size,
+    Descriptor, Document, DocumentError, Index, MAX_MANIFEST, Manifest, Platform, check_digest,
+    check_size,
 };
 use crate::reference::{ImageRef, RegistryRef};
 use crate::registry::{Answer, Repository, collect};
@@ -19,6 +20,8 @@ use crate::source::{Blob, FetchError};
 
 /// Indexes that may point at one another before a manifest comes.
 const MAX_INDEXES: usize = 4;
+/// Manifests of one index that are looked into for a layer.
+const MAX_PLATFORMS: usize = 64;
 /// How long a registry may take to say whether a tag has moved, if what it was is known.
 const KNOWN_TAG_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is asked then.
@@ -52,8 +55,13 @@ impl Place {
         })
     }
 
-    /// Finds the manifest for `platform`.
-    pub(super) async fn resolve(&self, platform: &Platform) -> Result<Found, ImageError> {
+    /// Finds the manifest for `platform`; or, of an index in which that has not the layer `wanted`,
+    /// one that has.
+    pub(super) async fn resolve(
+        &self,
+        platform: &Platform,
+        wanted: Option<Digest>,
+    ) -> Result<Found, ImageError> {
         let (mut digest, mut bytes, mut media_type) = match self {
             Self::Registry { repository, reference, store } => {
                 top(repository, reference, store).await?
@@ -71,7 +79,11 @@ impl Place {
             match document {
                 Document::Manifest(manifest) => return Ok(Found { manifest, documents }),
                 Document::Index(index) => {
-                    let entry = platform.choose(&index)?;
+                    let found = match wanted {
+                        Some(layer) => self.with_layer(&index, platform, layer).await?,
+                        None => None,
+                    };
+                    let entry = found.map_or_else(|| platform.choose(&index), Ok)?;
                     bytes = self.manifest(entry).await?;
                     (digest, media_type) = (entry.digest, entry.media_type.clone());
                 }
@@ -81,6 +93,29 @@ impl Place {
             media_type: format!("{media_type}, nested {MAX_INDEXES} deep"),
         }
         .into())
+    }
+
+    /// The manifest in an index that has a layer; that for `platform` is looked at first.
+    async fn with_layer<'a>(
+        &self,
+        index: &'a Index,
+        platform: &Platform,
+        layer: Digest,
+    ) -> Result<Option<&'a Descriptor>, ImageError> {
+        let first = platform.choose(index).ok();
+        let others =
+            index.manifests.iter().filter(|it| first.is_none_or(|first| first.digest != it.digest));
+        for entry in first.into_iter().chain(others).take(MAX_PLATFORMS) {
+            let bytes = self.manifest(entry).await?;
+            let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, &entry.media_type)
+            else {
+                continue;
+            };
+            if manifest.layers.iter().any(|it| it.digest == layer) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
     }
 
     /// The manifest or index that `descriptor` points at.
@@ -221,6 +256,7 @@ async fn get(repository: &Repository, reference: &str) -> Result<(Bytes, String)
         match collect(client, response, MAX_MANIFEST).await {
             Ok(bytes) => {
                 client.count_bytes(bytes.len() as u64);
+                endpoint.metrics.bytes.inc_by(bytes.len() as u64);
                 return Ok((bytes, media_type));
             }
             Err(error) if error.is_transient() && attempt < attempts => {

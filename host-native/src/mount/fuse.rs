@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
@@ -19,11 +19,14 @@ use fuser::{
 use lazystar_core::fetch::Priority;
 use lazystar_core::toc::{Attr, Kind};
 
+use super::access::AccessLog;
 use super::tree::Tree;
 use crate::driver::{LazyLayer, READ_ATTEMPTS};
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Entries of every directory before its own: `.` and `..`.
+const DOTS: u64 = 2;
 const BLOCK: u64 = 4096;
 /// Reads that the kernel may have under way without anybody waiting for them.
 const MAX_BACKGROUND: u16 = 128;
@@ -33,6 +36,7 @@ const MAX_BACKGROUND: u16 = 128;
 pub struct ImageFs {
     tree: Tree,
     may_have_xattrs: bool,
+    access: Option<AccessLog>,
 }
 
 impl ImageFs {
@@ -40,7 +44,17 @@ impl ImageFs {
     #[must_use]
     pub fn new(tree: Tree) -> Self {
         let may_have_xattrs = tree.may_have_xattrs();
-        Self { tree, may_have_xattrs }
+        Self { tree, may_have_xattrs, access: None }
+    }
+
+    /// The same, with the first read of each file logged.
+    #[must_use]
+    pub fn with_access_log(self) -> Self {
+        Self { access: Some(AccessLog::default()), ..self }
+    }
+
+    fn name(&self, inode: u64, parent: u64, name: &[u8]) {
+        self.access.iter().for_each(|log| log.name(inode, parent, name));
     }
 
     fn file_attr(&self, inode: u64) -> Option<FileAttr> {
@@ -96,7 +110,10 @@ impl Filesystem for ImageFs {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.tree.lookup(parent.0, name.as_bytes());
         match found.and_then(|inode| self.file_attr(inode)) {
-            Some(attr) => reply.entry(&FOR_EVER, &attr, Generation(0)),
+            Some(attr) => {
+                self.name(attr.ino.0, parent.0, name.as_bytes());
+                reply.entry(&FOR_EVER, &attr, Generation(0));
+            }
             // Inode 0 lets the kernel remember that there is no such name.
             None if self.tree.absence_lasts(parent.0) => {
                 reply.entry(&FOR_EVER, &absent(), Generation(0));
@@ -147,7 +164,8 @@ impl Filesystem for ImageFs {
         let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
-        read(layer, flat, reply, READ_ATTEMPTS);
+        self.access.iter().for_each(|log| log.read(inode.0));
+        read(layer, flat, reply, READ_ATTEMPTS, None);
     }
 
     fn readdir(
@@ -177,8 +195,12 @@ impl Filesystem for ImageFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.list(inode.0, offset, |inode, next, name| {
+        let dir = inode.0;
+        let listed = self.list(dir, offset, |inode, next, name| {
             let Some(attr) = self.file_attr(inode) else { return true };
+            if next > DOTS {
+                self.name(inode, dir, name);
+            }
             let name = OsStr::from_bytes(name);
             reply.add(INodeNo(inode), next, name, &FOR_EVER, &attr, Generation(0))
         });
@@ -242,13 +264,25 @@ impl Filesystem for ImageFs {
     }
 }
 
-/// Answers a read of the flat space, now or when it was fetched.
-fn read(layer: Arc<LazyLayer>, flat: Range<u64>, reply: ReplyData, attempts: u32) {
+/// Answers a read of the flat space, now or when it was fetched; `waiting` is since when it waits.
+fn read(
+    layer: Arc<LazyLayer>,
+    flat: Range<u64>,
+    reply: ReplyData,
+    attempts: u32,
+    waiting: Option<Instant>,
+) {
     let len = usize::try_from(flat.end - flat.start).unwrap_or(0);
     if layer.is_present(flat.clone()) {
         let mut bytes = vec![0; len];
         match layer.cache().read(flat.start, &mut bytes) {
-            Ok(true) => return reply.data(&bytes),
+            Ok(true) => {
+                match waiting {
+                    Some(since) => layer.metrics().waited(len as u64, since.elapsed()),
+                    None => layer.metrics().hit(len as u64),
+                }
+                return reply.data(&bytes);
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot read the cache");
@@ -259,8 +293,9 @@ fn read(layer: Arc<LazyLayer>, flat: Range<u64>, reply: ReplyData, attempts: u32
     // A cache that is too small may lose it again before it is read.
     let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
     let reader = Arc::clone(&layer);
+    let since = Some(waiting.unwrap_or_else(Instant::now));
     reader.request(flat.clone(), Priority::Demand, move |result| match result {
-        Ok(()) => read(layer, flat, reply, attempts),
+        Ok(()) => read(layer, flat, reply, attempts, since),
         Err(_) => reply.error(Errno::EIO),
     });
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 const SOURCE: &str = "lazystar";
@@ -33,6 +33,42 @@ pub fn mount(
         _ => stack(lower, upper.as_ref(), user_xattrs, dir),
     };
     done.with_context(|| format!("cannot mount the layers on {}", dir.display()))
+}
+
+/// Tries whether overlayfs can keep what is written in `dir`, by writing a file through it.
+///
+/// # Errors
+/// When it cannot.
+pub fn probe(dir: &Path, user_xattrs: bool) -> Result<()> {
+    let probe = Probe::make(dir)?;
+    let (lower, merged) = (probe.0.join("lower"), probe.0.join("merged"));
+    for dir in [&lower, &merged] {
+        fs::create_dir(dir)?;
+    }
+    fs::write(lower.join("file"), b"below")?;
+    mount(&[lower], Some(&probe.0), user_xattrs, &merged)?;
+    let written = fs::write(merged.join("file"), b"above");
+    rustix::mount::unmount(&merged, UnmountFlags::DETACH)?;
+    written.context("overlayfs was mounted, but does not let a file be changed")
+}
+
+/// A directory that goes with what is in it.
+struct Probe(PathBuf);
+
+impl Probe {
+    fn make(dir: &Path) -> Result<Self> {
+        let path = dir.join(format!("probe-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(dir = %self.0.display(), %error, "cannot remove a directory");
+        }
+    }
 }
 
 /// Where overlayfs writes.

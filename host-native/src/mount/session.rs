@@ -45,8 +45,9 @@ pub fn mount_device(device: &OwnedFd, dir: &Path) -> Result<()> {
         device.as_fd().as_raw_fd()
     );
     let options = std::ffi::CString::new(options)?;
-    rustix::mount::mount("lazystar", dir, "fuse.lazystar", MountFlags::RDONLY, &*options)
-        .context("cannot mount FUSE; this needs CAP_SYS_ADMIN")
+    rustix::mount::mount("lazystar", dir, "fuse.lazystar", MountFlags::RDONLY, &*options).context(
+        "cannot mount FUSE; only root may, or an ordinary user in `rootlesskit` or `unshare -Urm`",
+    )
 }
 
 /// Starts a session on a mounted device. With `may_move`, another process may go on with it.

@@ -17,6 +17,7 @@ use super::challenge::Challenge;
 use super::client::{Call, Client, collect, drain};
 use super::{Endpoint, origin_of};
 use crate::keychain::Credential;
+use crate::metrics::{METRICS, Source};
 use crate::source::FetchError;
 
 /// Largest answer of a token server. Tokens of big clouds have some KiB.
@@ -165,7 +166,7 @@ impl Client {
         let mut url = key.realm.clone();
         let fields = [("service", key.service.as_deref()), ("scope", key.scope.as_deref())];
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let (call, authorization) = match &credential {
+        let (mut call, authorization) = match &credential {
             Some(Credential::IdentityToken(token)) => {
                 let mut form =
                     Url::parse("http://form").map_err(|_| broken("its form cannot be made"))?;
@@ -186,6 +187,7 @@ impl Client {
                 (Call::new(Method::GET, url), None)
             }
         };
+        call.sent = Some(METRICS.host(&origin, Source::Tokens).requests);
         let asked = Instant::now();
         let response = self.exchange(&call, authorization.as_ref(), deadline).await?;
         match response.status() {

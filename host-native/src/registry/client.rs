@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use prometheus::IntCounter;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
 };
@@ -66,6 +67,8 @@ pub(super) struct Call {
     pub(super) attempts: Option<u32>,
     /// Other than the client's patience for the head of an answer.
     pub(super) patience: Option<Duration>,
+    /// Counts each time that it is sent.
+    pub(super) sent: Option<IntCounter>,
 }
 
 impl Call {
@@ -79,6 +82,7 @@ impl Call {
             headers: HeaderMap::new(),
             attempts: None,
             patience: None,
+            sent: None,
         }
     }
 }
@@ -199,6 +203,7 @@ impl Client {
                 .body(form.clone());
         }
         self.0.requests.fetch_add(1, Ordering::Relaxed);
+        call.sent.iter().for_each(IntCounter::inc);
         let patience = call.patience.unwrap_or(self.options().head_timeout);
         let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, request.send()).await {

@@ -138,6 +138,7 @@ impl Repository {
             headers: if is_own { endpoint.headers.clone() } else { HeaderMap::new() },
             attempts,
             patience: endpoint.patience,
+            sent: Some(endpoint.metrics.requests.clone()),
             ..Call::new(question.method.clone(), url.clone())
         };
         let login = Login { endpoint, repository: &self.0.name };

@@ -10,6 +10,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::is_loopback;
+use crate::metrics::{HostMetrics, METRICS, Source};
 use crate::reference::RegistryRef;
 use crate::source::FetchError;
 
@@ -47,6 +48,7 @@ pub(crate) struct Endpoint {
     pub(crate) base: Url,
     /// Whether it stands in for another host.
     pub(crate) is_mirror: bool,
+    pub(crate) metrics: HostMetrics,
     pub(super) headers: HeaderMap,
     pub(super) patience: Option<Duration>,
     /// The host that a mirror stands in for, which it is told.
@@ -77,6 +79,7 @@ impl Hosts {
                 host: if is_own { own.to_owned() } else { mirror.host.clone() },
                 base: base(&mirror.host, mirror.insecure)?,
                 is_mirror: true,
+                metrics: METRICS.host(&mirror.host, Source::Mirror),
                 headers: mirror.header_map().map_err(|cause| FetchError::Unreachable {
                     origin: mirror.host.clone(),
                     cause,
@@ -89,6 +92,7 @@ impl Hosts {
             host: own.to_owned(),
             base: base(reference.endpoint(), plain_http)?,
             is_mirror: false,
+            metrics: METRICS.host(own, Source::Registry),
             headers: HeaderMap::new(),
             patience: self.patience,
             namespace: None,

@@ -108,6 +108,14 @@ impl LazyLayers {
         self.process.shown().await
     }
 
+    /// The figures of the mount process.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        self.process.metrics().await
+    }
+
     /// Unmounts a layer, if it is mounted on `dir`, and lets go of its content.
     ///
     /// # Errors

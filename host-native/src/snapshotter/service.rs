@@ -13,6 +13,8 @@ use super::store::{Kind, Labels, Record, SnapshotError};
 use crate::filter::Filters;
 use crate::proto::services::snapshots::v1 as api;
 
+/// How long any call may take: longer than measuring what a large build wrote.
+const DEADLINE: Duration = Duration::from_secs(300);
 /// Snapshots in one message of a list.
 const BATCH: usize = 100;
 
@@ -30,7 +32,7 @@ impl api::snapshots_server::Snapshots for Service {
         request: Request<api::PrepareSnapshotRequest>,
     ) -> Reply<api::PrepareSnapshotResponse> {
         let it = request.into_inner();
-        match self.0.prepare(&it.key, &it.parent, sorted(it.labels)).await? {
+        match within(self.0.prepare(&it.key, &it.parent, sorted(it.labels))).await? {
             Prepared::Active(mounts) => Ok(Response::new(api::PrepareSnapshotResponse { mounts })),
             // By this the client knows that it need not fetch the layer.
             Prepared::Lazy => Err(Status::already_exists("the snapshot is there, lazily")),
@@ -42,12 +44,12 @@ impl api::snapshots_server::Snapshots for Service {
         request: Request<api::ViewSnapshotRequest>,
     ) -> Reply<api::ViewSnapshotResponse> {
         let it = request.into_inner();
-        let mounts = self.0.view(&it.key, &it.parent, sorted(it.labels)).await?;
+        let mounts = within(self.0.view(&it.key, &it.parent, sorted(it.labels))).await?;
         Ok(Response::new(api::ViewSnapshotResponse { mounts }))
     }
 
     async fn mounts(&self, request: Request<api::MountsRequest>) -> Reply<api::MountsResponse> {
-        let mounts = self.0.mounts(&request.into_inner().key).await?;
+        let mounts = within(self.0.mounts(&request.into_inner().key)).await?;
         Ok(Response::new(api::MountsResponse { mounts }))
     }
 
@@ -114,7 +116,7 @@ impl api::snapshots_server::Snapshots for Service {
     }
 
     async fn usage(&self, request: Request<api::UsageRequest>) -> Reply<api::UsageResponse> {
-        let usage = self.0.usage(&request.into_inner().key).await?;
+        let usage = within(self.0.usage(&request.into_inner().key)).await?;
         let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
         let (size, inodes) = (number(usage.size), number(usage.inodes));
         Ok(Response::new(api::UsageResponse { size, inodes }))
@@ -132,10 +134,16 @@ impl Service {
         work: impl FnOnce(&Snapshotter) -> Result<T, SnapshotError> + Send + 'static,
     ) -> Reply<T> {
         let snapshots = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || work(&snapshots)).await;
-        let done = done.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(done?))
+        let done = tokio::task::spawn_blocking(move || work(&snapshots));
+        let done = async { done.await.map_err(SnapshotError::died)? };
+        within(done).await.map(Response::new)
     }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, SnapshotError>>) -> Result<T, Status> {
+    let done = tokio::time::timeout(DEADLINE, work).await;
+    let late = || format!("it took longer than {} s", DEADLINE.as_secs());
+    Ok(done.map_err(|_| Status::deadline_exceeded(late()))??)
 }
 
 impl From<SnapshotError> for Status {

@@ -25,6 +25,8 @@ use super::store::{
     Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
 };
 use super::{mounts, usage};
+use crate::metrics::{self, Reason, count_fallback};
+use crate::mount::overlay;
 use crate::proto::types::Mount;
 
 /// Lazy layers that are mounted again at the same time.
@@ -56,10 +58,23 @@ impl Snapshotter {
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
-    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> Result<Self> {
+    pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> anyhow::Result<Self> {
         let dir = root.join("snapshots");
         make_dir(&dir, 0o700, true)?;
-        let store = Store::open(&root.join("snapshots.redb"))?;
+        overlay::probe(root, user_xattrs).with_context(|| {
+            format!(
+                "containers cannot write to files below {}: choose another directory with --root, one that is not itself on overlayfs or a network file system",
+                root.display()
+            )
+        })?;
+        let file = root.join("snapshots.redb");
+        let store = Store::open(&file).with_context(|| {
+            format!(
+                "cannot use {}; when it is damaged, move it away together with {}, and pull the images again",
+                file.display(),
+                dir.display()
+            )
+        })?;
         let lazy = Arc::new(lazy);
         Ok(Self { dir, store, lazy, lookup: None, user_xattrs, pending: Mutex::default() })
     }
@@ -160,6 +175,18 @@ impl Snapshotter {
     /// When the mount process does not answer.
     pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
         self.lazy.shown().await
+    }
+
+    /// The figures of daemon and mount process together, as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        let of_mounts = match self.lazy.metrics().await {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::warn!("the figures of the mount process are missing: {error:#}");
+                String::new()
+            }
+        };
+        metrics::combined(&[metrics::render(), of_mounts])
     }
 
     /// Why snapshots that were asked for lazily are not lazy.
@@ -303,8 +330,11 @@ impl Snapshotter {
             Some(lookup) if !name_layer(labels) => lookup.complete(key, target, labels).await,
             _ => Ok(labels.clone()),
         };
-        let labels = labels.map_err(anyhow::Error::msg)?;
-        let mut source = LayerSource::parse(&labels).map_err(anyhow::Error::msg)?;
+        let parsed = labels.and_then(|labels| Ok((LayerSource::parse(&labels)?, labels)));
+        let (mut source, labels) = parsed.map_err(|why| {
+            count_fallback(Reason::NoLabels);
+            anyhow::Error::msg(why)
+        })?;
         let place = self.new_place(Kind::Committed, parent).await?;
         let (number, dir) = (place.number()?, self.fs(place.id));
         let layer = LazyLayer { number, dir, source: source.clone() };
@@ -490,10 +520,7 @@ impl Drop for Place {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SnapshotError::Io {
-        what: "a thread died".to_owned(),
-        cause: std::io::Error::other(error),
-    })?
+    tokio::task::spawn_blocking(work).await.map_err(SnapshotError::died)?
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -136,6 +136,13 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// A thread that worked on a call died.
+    pub(super) fn died(error: tokio::task::JoinError) -> Self {
+        Self::Io { what: "a call failed unexpectedly".to_owned(), cause: error.into() }
+    }
+}
+
 /// The result of a call on snapshots.
 pub type Result<T, E = SnapshotError> = std::result::Result<T, E>;
 

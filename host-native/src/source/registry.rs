@@ -37,6 +37,10 @@ impl RegistryBlob {
         self.0.size
     }
 
+    pub(super) fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
     pub(super) fn name(&self) -> String {
         format!("{}@{}", self.0.repository, self.0.digest)
     }
@@ -210,7 +214,7 @@ impl Body {
             if give_up {
                 return Err(error);
             }
-            if self.endpoint.is_mirror && (silent || self.fruitless > 0) {
+            if self.endpoint.is_mirror && (silent || self.resumed > 0) {
                 self.blob.leave(&self.endpoint, &error);
             }
             tracing::debug!(
@@ -243,6 +247,7 @@ impl Body {
     /// not decide whether too much of it is noticed.
     fn accept(&mut self, mut bytes: Bytes) -> Bytes {
         self.blob.repository.client().count_bytes(bytes.len() as u64);
+        self.endpoint.metrics.bytes.inc_by(bytes.len() as u64);
         let wanted = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         bytes.truncate(wanted);
         self.progress = Instant::now();

@@ -142,6 +142,17 @@ impl MountProcess {
         }
     }
 
+    /// What it counts, as Prometheus reads it.
+    ///
+    /// # Errors
+    /// When the process does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        match self.ask_once(&Request::Metrics).await? {
+            Reply::Metrics(text) => Ok(text),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Unmounts, and ends the process.
     ///
     pub async fn stop(&self) {

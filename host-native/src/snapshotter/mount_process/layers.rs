@@ -12,8 +12,10 @@ use lazystar_core::Digest;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use crate::config::{Config, Prefetch, Verification};
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
+use crate::metrics::{Reason, count_fallback};
 use crate::open::{LayerOpener, Layers};
 use crate::reference::{ImageRef, RegistryRef};
 use crate::snapshotter::labels::LayerSource;
@@ -28,6 +30,10 @@ const KEPT_OPEN: Duration = Duration::from_secs(60);
 pub struct ImageLayers {
     opener: LayerOpener,
     options: OpenOptions,
+    verification: Verification,
+    prefetch: Prefetch,
+    log_access: bool,
+    kept_open: Duration,
     opening: Mutex<HashMap<String, Opening>>,
 }
 
@@ -46,8 +52,28 @@ struct Opened {
 impl ImageLayers {
     /// Layers that are opened by `opener`, their images with `options`.
     #[must_use]
-    pub fn new(opener: LayerOpener, options: OpenOptions) -> Self {
-        Self { opener, options, opening: Mutex::default() }
+    pub fn new(opener: LayerOpener, options: OpenOptions, config: &Config) -> Self {
+        Self {
+            opener,
+            options,
+            verification: config.verification,
+            prefetch: config.prefetch,
+            log_access: config.log_file_access,
+            kept_open: config.resolved_ttl.unwrap_or(KEPT_OPEN),
+            opening: Mutex::default(),
+        }
+    }
+
+    /// Whether to log the first read of each file.
+    #[must_use]
+    pub fn logs_access(&self) -> bool {
+        self.log_access
+    }
+
+    /// What to fetch of each layer before anybody reads it.
+    #[must_use]
+    pub fn prefetch(&self) -> Prefetch {
+        self.prefetch
     }
 
     /// What opens layers.
@@ -61,9 +87,13 @@ impl ImageLayers {
     /// # Errors
     /// When it cannot be read lazily, with the reason.
     pub async fn open(&self, source: &LayerSource) -> Result<(Arc<LazyLayer>, Option<Digest>)> {
-        timeout(PATIENCE, self.find(source)).await.map_err(|_| {
+        let started = Instant::now();
+        let found = timeout(PATIENCE, self.find(source)).await.map_err(|_| {
+            count_fallback(Reason::Unreachable);
             anyhow!("{} did not answer within {} s", source.reference.host(), PATIENCE.as_secs())
-        })?
+        })??;
+        found.0.metrics().mounted(started.elapsed());
+        Ok(found)
     }
 
     /// Keeps nothing open that was not asked for.
@@ -77,16 +107,31 @@ impl ImageLayers {
         let image = &opened.image;
         let at = image.layers.iter().position(|it| it.descriptor.digest == source.digest);
         let Some(at) = at else {
+            count_fallback(Reason::NotFound);
             bail!("{} has no layer {}; its tag may have moved", source.reference, source.digest);
         };
-        let layer = opened.layers[at].as_ref().map_err(|error| anyhow!("{error}"))?;
+        let layer = opened.layers[at].as_ref().map_err(|error| {
+            count_fallback(error.into());
+            anyhow!("{error}")
+        })?;
+        let unvouched = match self.verification {
+            Verification::Required | Verification::Skippable => {
+                source.skip_verify && self.opener.allow_unverified
+            }
+            Verification::Off => true,
+        };
+        let refuse = |why: String| {
+            count_fallback(Reason::Unverified);
+            Err(anyhow!(why))
+        };
         match source.toc_digest {
-            Some(stated) if stated != layer.toc().digest() => bail!(
+            Some(stated) if stated != layer.toc().digest() => refuse(format!(
                 "the client wants the TOC digest {stated}, but the layer in the registry has {}",
                 layer.toc().digest()
-            ),
-            None if !(source.skip_verify && self.opener.allow_unverified) => bail!(
+            )),
+            None if !unvouched => refuse(
                 "the client does not pass the digest of the TOC, so nothing vouches for the content; the image has to be converted, or allow_no_verification set and the layer pulled with skipverify"
+                    .to_owned(),
             ),
             _ => Ok((Arc::clone(layer), image.manifest_digest)),
         }
@@ -94,7 +139,9 @@ impl ImageLayers {
 
     async fn open_image(&self, source: &LayerSource) -> Result<Opened> {
         let reference = ImageRef::Registry(source.reference.clone());
-        let image = Image::open(&reference, &self.options).await;
+        let options = OpenOptions { layer: Some(source.digest), ..self.options.clone() };
+        let image = Image::open(&reference, &options).await;
+        image.as_ref().err().into_iter().for_each(|error| count_fallback(error.into()));
         let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
         let layers = self.opener.open_all(&image).await;
         Ok(Opened { image, layers })
@@ -103,7 +150,7 @@ impl ImageLayers {
     /// The image that the layer is looked for in, opened or being opened by whoever asked first.
     fn cell(&self, reference: &RegistryRef, layer: Digest) -> Arc<OnceCell<Opened>> {
         let mut opening = self.opening();
-        opening.retain(|_, it| it.since.elapsed() < KEPT_OPEN);
+        opening.retain(|_, it| it.since.elapsed() < self.kept_open);
         let name = reference.to_string();
         let moved = opening
             .get(&name)

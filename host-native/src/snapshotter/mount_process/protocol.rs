@@ -39,6 +39,8 @@ pub enum Request {
     },
     /// What is shown?
     Layers,
+    /// What is counted?
+    Metrics,
     /// The device, as the ancillary message of [`Reply::Done`].
     Device,
     /// Nothing; the connection ends with the process.
@@ -60,6 +62,8 @@ pub enum Reply {
     },
     /// To [`Request::Layers`].
     Layers(Vec<ShownLayer>),
+    /// To [`Request::Metrics`], as Prometheus reads it.
+    Metrics(String),
     /// It is done.
     Done,
     /// It could not be done, and why.

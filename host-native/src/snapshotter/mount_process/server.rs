@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::layers::ImageLayers;
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, write_with_fd};
 use crate::driver::LazyLayer;
+use crate::metrics;
 use crate::mount::fuse::ImageFs;
 use crate::mount::tree::{LayerTable, ROOT};
 use crate::mount::{session, stack};
@@ -94,6 +95,7 @@ impl Process {
                 Reply::Done
             }
             Request::Layers => Reply::Layers(self.shown()),
+            Request::Metrics => Reply::Metrics(self.metrics()),
             Request::Device => {
                 return write_with_fd(&mut stream, &Reply::Done, &self.device).await;
             }
@@ -125,7 +127,10 @@ impl Process {
         });
         // What takes longer goes on, and fails until then.
         let _ = timeout(RESUME_PATIENCE, join_all(opening)).await;
-        let filesystem = ImageFs::new(stack(Arc::clone(&self.shown)));
+        let mut filesystem = ImageFs::new(stack(Arc::clone(&self.shown)));
+        if self.layers.logs_access() {
+            filesystem = filesystem.with_access_log();
+        }
         let device = self.device.try_clone()?;
         let start = move || -> Result<BackgroundSession> {
             match resume {
@@ -152,7 +157,12 @@ impl Process {
         let opened = cell.get_or_try_init(|| async {
             let (layer, manifest) = self.layers.open(&wanted.source).await?;
             self.shown.insert(wanted.number, Arc::clone(&layer));
-            let prefetch = tokio::spawn(async move { layer.prefetch().await });
+            let wanted_ahead = self.layers.prefetch();
+            let prefetch = tokio::spawn(async move {
+                if wanted_ahead.enabled {
+                    layer.prefetch(wanted_ahead.size).await;
+                }
+            });
             lock(&self.prefetching).insert(wanted.number, prefetch.abort_handle());
             anyhow::Ok(manifest)
         });
@@ -183,6 +193,11 @@ impl Process {
         {
             tracing::debug!(number, %error, "the kernel did not know a layer");
         }
+    }
+
+    fn metrics(&self) -> String {
+        metrics::set_cache_bytes(self.shown().iter().map(|layer| layer.cached).sum());
+        metrics::render()
     }
 
     fn shown(&self) -> Vec<ShownLayer> {

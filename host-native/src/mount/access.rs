@@ -1,0 +1,68 @@
+//! Which files are read, for whoever wants to know what an image needs.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Logs the first read of each file. It has to remember the name of everything that was looked up,
+/// so it is for people, not for every day.
+#[derive(Debug, Default)]
+pub struct AccessLog {
+    names: Mutex<HashMap<u64, (u64, Vec<u8>)>>,
+    seen: Mutex<HashSet<u64>>,
+}
+
+impl AccessLog {
+    /// Takes note of where an inode is.
+    pub fn name(&self, inode: u64, parent: u64, name: &[u8]) {
+        lock(&self.names).entry(inode).or_insert_with(|| (parent, name.to_owned()));
+    }
+
+    /// Logs that a file is read, the first time.
+    pub fn read(&self, inode: u64) {
+        if lock(&self.seen).insert(inode) {
+            tracing::debug!(path = %self.path(inode).display(), "file accessed");
+        }
+    }
+
+    /// The path from the root of the mount, as far as it is known.
+    fn path(&self, inode: u64) -> PathBuf {
+        let names = lock(&self.names);
+        let mut parts = Vec::new();
+        let mut at = inode;
+        while let Some((parent, name)) = names.get(&at) {
+            parts.push(OsString::from_vec(name.clone()));
+            // A directory that was given as its own parent would have no end.
+            if *parent == at || parts.len() > names.len() {
+                break;
+            }
+            at = *parent;
+        }
+        parts.iter().rev().collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_put_together_of_names() {
+        let log = AccessLog::default();
+        log.name(2, 1, b"12");
+        log.name(3, 2, b"usr");
+        log.name(4, 3, b"go");
+        log.name(9, 9, b"loop");
+        assert_eq!(log.path(4), PathBuf::from("12/usr/go"));
+        assert_eq!(log.path(9), PathBuf::from("loop"));
+        assert_eq!(log.path(7), PathBuf::new());
+        log.read(4);
+        assert!(!lock(&log.seen).insert(4));
+    }
+}
