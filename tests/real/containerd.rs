@@ -95,7 +95,7 @@ state = "{0}/run"
     }
 
     /// Pulls all of an image, for comparison.
-    fn pull(&self, image: &str) {
+    pub(crate) fn pull(&self, image: &str) {
         run(self.ctr(&[
             "images",
             "pull",

@@ -137,6 +137,7 @@ fn pods_run_on_lazy_images_of_a_private_registry() {
         let top = format!(
             r#"[plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{}/{pause}"
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "stargz"
     disable_snapshot_annotations = false
