@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use crate::containerd;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
-use crate::reference::{ImageRef, RegistryRef};
+use crate::reference::{ImageRef, ReferenceError, RegistryRef};
 use crate::snapshotter;
 
 /// Version and revision.
@@ -64,6 +64,13 @@ fn level(text: &str) -> Result<LevelFilter, String> {
         "off" => LevelFilter::OFF,
         _ => return Err("the levels are error, warn, info, debug, trace and off".to_owned()),
     })
+}
+
+fn in_registry(text: &str) -> Result<RegistryRef, String> {
+    match text.parse().map_err(|error: ReferenceError| error.to_string())? {
+        ImageRef::Registry(image) => Ok(image),
+        _ => Err("containerd pulls from registries; push the image to one".to_owned()),
+    }
 }
 
 /// What holds for every command.
@@ -271,6 +278,7 @@ pub struct ContainerdArgs {
 #[derive(Args, Debug)]
 pub struct PullArgs {
     /// The image, in a registry
+    #[arg(value_parser = in_registry)]
     pub image: RegistryRef,
     /// Which containerd.
     #[command(flatten)]
@@ -287,6 +295,7 @@ pub struct PullArgs {
 #[derive(Args, Debug)]
 pub struct FetchArgs {
     /// The image, as containerd names it
+    #[arg(value_parser = in_registry)]
     pub image: RegistryRef,
     /// Which containerd.
     #[command(flatten)]

@@ -83,6 +83,11 @@ impl ContainerdError {
         self.code() == Some(Code::AlreadyExists)
     }
 
+    /// Whether somebody else is doing the same.
+    fn is_busy(&self) -> bool {
+        self.code() == Some(Code::Unavailable)
+    }
+
     fn code(&self) -> Option<Code> {
         if let Self::Refused { status, .. } = self { Some(status.code()) } else { None }
     }

@@ -95,7 +95,7 @@ state = "{0}/run"
     }
 
     /// Pulls all of an image, for comparison.
-    fn pull(&self, image: &str) {
+    pub(crate) fn pull(&self, image: &str) {
         run(self.ctr(&[
             "images",
             "pull",
@@ -116,7 +116,7 @@ state = "{0}/run"
     }
 
     /// The root file system of an image, as containerd mounts it.
-    fn tree(&self, snapshotter: &str, image: &str) -> Tree {
+    pub(crate) fn tree(&self, snapshotter: &str, image: &str) -> Tree {
         let target = self.work.path().join("mounted");
         fs::create_dir_all(&target).expect("the rig is writable");
         let target_text = target.to_str().expect("the rig's path is UTF-8");

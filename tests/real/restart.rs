@@ -25,7 +25,7 @@ const ROUNDS: usize = 8;
 
 impl Containerd<'_> {
     /// The mount process, known by its environment.
-    fn mount_process(&self) -> Option<Pid> {
+    pub(crate) fn mount_process(&self) -> Option<Pid> {
         let root = self.work.path().join("lazy");
         let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -1,18 +1,25 @@
 //! The content store: manifests, configurations and layers by digest.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use lazystar_core::Digest;
 use prost_types::FieldMask;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::{Containerd, MAX_MESSAGE, PATIENCE, Result, Scope, label_path};
 use crate::oci::{check_digest, check_size};
 use crate::proto::services::content::v1 as api;
+
+/// How long to wait before asking again whether somebody still stores a blob.
+const BUSY: Duration = Duration::from_millis(200);
+/// How fast somebody does that at least who is waited for, in bytes a second.
+const SLOWEST: u64 = 1 << 20;
 
 type Client = api::content_client::ContentClient<
     tonic::service::interceptor::InterceptedService<Channel, Scope>,
@@ -132,11 +139,22 @@ impl Containerd {
         }
     }
 
-    /// Begins to store a blob, or goes on where that was left; `None` if it is there.
+    /// Begins to store a blob, or goes on where that was left; `None` if it is there. Waits for
+    /// whoever is storing the same one.
     ///
     /// # Errors
-    /// When containerd does not take it, or somebody else is writing it.
+    /// When containerd does not take it, or somebody else takes too long.
     pub async fn ingest(&self, digest: Digest, size: u64) -> Result<Option<Ingest>> {
+        let until = Instant::now() + PATIENCE + Duration::from_secs(size / SLOWEST);
+        loop {
+            match self.try_ingest(digest, size).await {
+                Err(error) if error.is_busy() && Instant::now() < until => sleep(BUSY).await,
+                begun => return begun,
+            }
+        }
+    }
+
+    async fn try_ingest(&self, digest: Digest, size: u64) -> Result<Option<Ingest>> {
         let what = format!("store {digest}");
         let first = api::WriteContentRequest {
             action: api::WriteAction::Stat.into(),

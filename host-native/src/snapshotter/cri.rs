@@ -5,6 +5,7 @@
 //! them a copy is read.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -74,16 +75,17 @@ impl ImageProxy {
             }
             _ => request,
         };
-        // A channel that is not ready makes its connection in the call.
-        self.behind.call(request).await.map_err(|error| {
+        let answer = async {
+            poll_fn(|context| self.behind.poll_ready(context)).await?;
+            self.behind.call(request).await
+        };
+        answer.await.map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(inner) = cause.source() {
                 cause = inner;
             }
-            Status::new(
-                Code::Unavailable,
-                format!("the CRI image service does not answer: {cause}"),
-            )
+            let message = format!("the CRI image service does not answer: {cause}");
+            Status::new(Code::Unavailable, message)
         })
     }
 
