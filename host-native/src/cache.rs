@@ -151,6 +151,12 @@ impl Cache {
         fs::read(self.0.dir.join("tails").join(blob.hex())).ok()
     }
 
+    /// Keeps the last bytes of a blob no longer.
+    pub fn forget_tail(&self, blob: &Digest) {
+        // What is not there need not go.
+        let _ = fs::remove_file(self.0.dir.join("tails").join(blob.hex()));
+    }
+
     /// Keeps the last bytes of a blob, given in pieces. They are checked like fetched ones when
     /// they are used.
     ///

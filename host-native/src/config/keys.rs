@@ -165,6 +165,12 @@ fn ours<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Config, ConfigErro
     let containerd = it.get_set::<&str>(&ours, "containerd_address")?;
     Ok(Config {
         cache_limit: limit.map(|Size(bytes)| bytes),
+        pinned_images: it
+            .get::<Vec<&str>>(&ours, "pinned_images")?
+            .unwrap_or_default()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         lookup: Lookup {
             enabled: it.get(&ours, "lookup_unlabelled")?.unwrap_or(usual.enabled),
             containerd_address: containerd.map_or(usual.containerd_address, PathBuf::from),

@@ -98,6 +98,7 @@ host = "second.example"
 
 [lazystar]
 cache_limit = "20GB"
+pinned_images = ["registry.k8s.io/pause"]
 lookup_unlabelled = false
 containerd_address = "/run/k3s/containerd/containerd.sock"
 "#;
@@ -126,6 +127,7 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
                 listen_path: Some("/run/cri.sock".into()),
             }),
             cache_limit: Some(20_000_000_000),
+            pinned_images: vec!["registry.k8s.io/pause".into()],
             lookup: Lookup {
                 enabled: false,
                 containerd_address: "/run/k3s/containerd/containerd.sock".into()
