@@ -41,6 +41,12 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
 
 /// The mount process.
 async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
+    // A process that goes on with fewer threads is worse than one that is replaced at once.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let device = server::inherited_device()?;
     let cache = cache(global, root, config)?;
     let options = options(global, root, config, &cache);

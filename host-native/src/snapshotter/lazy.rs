@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lazystar_core::Digest;
@@ -20,7 +20,7 @@ use super::mount_process::client::{Launch, MountProcess, Serving};
 use super::mount_process::protocol::{NumberedLayer, ShownLayer};
 use super::mounts::mounted_below;
 
-/// How long to wait before trying again to start a mount process.
+/// How long to wait before another mount process takes the place of one that ended sooner.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A lazy layer: its number, where it is mounted, and where it comes from.
@@ -102,12 +102,12 @@ impl LazyLayers {
         self.mounted().get(&number).is_some_and(|(_, cell)| cell.initialized())
     }
 
-    /// What is shown.
+    /// What is shown, of all layers or of one.
     ///
     /// # Errors
     /// When the mount process does not answer.
-    pub async fn shown(&self) -> Result<Vec<ShownLayer>> {
-        self.process.shown().await
+    pub async fn shown(&self, only: Option<u32>) -> Result<Vec<ShownLayer>> {
+        self.process.shown(only).await
     }
 
     /// The figures of the mount process.
@@ -175,9 +175,13 @@ impl LazyLayers {
     /// Starts another mount process whenever one has ended.
     async fn supervise(self: Arc<Self>) {
         loop {
+            let started = Instant::now();
             self.process.ended().await;
             if self.ending.load(Ordering::Relaxed) {
                 return;
+            }
+            if started.elapsed() < RESTART_PAUSE {
+                sleep(RESTART_PAUSE).await;
             }
             tracing::error!("the mount process ended unexpectedly; starting another");
             let known: Vec<_> = self.mounted().values().map(|(layer, _)| layer.clone()).collect();
@@ -202,10 +206,7 @@ impl LazyLayers {
                         });
                     }
                 }
-                Err(error) => {
-                    tracing::error!("cannot start a mount process: {error:#}");
-                    sleep(RESTART_PAUSE).await;
-                }
+                Err(error) => tracing::error!("cannot start a mount process: {error:#}"),
             }
         }
     }

@@ -82,7 +82,7 @@ impl MountProcess {
         let device = self.take_device().await?;
         *self.held() = Some(device);
         if identity == Identity::own() {
-            return Ok(Serving::Kept(self.shown().await?));
+            return Ok(Serving::Kept(self.shown(None).await?));
         }
         tracing::info!(
             version = identity.version,
@@ -99,7 +99,7 @@ impl MountProcess {
     /// When none can be started.
     pub async fn go_on(&self, known: Vec<NumberedLayer>) -> Result<Serving> {
         match self.resume(known).await {
-            Ok(()) => Ok(Serving::Kept(self.shown().await?)),
+            Ok(()) => Ok(Serving::Kept(self.shown(None).await?)),
             Err(error) => {
                 tracing::error!("cannot go on with the mount, making a new one: {error:#}");
                 self.begin_new().await
@@ -135,12 +135,12 @@ impl MountProcess {
         self.ask(&Request::Close { number }).await.map(|_| ())
     }
 
-    /// What is shown.
+    /// What is shown, of all layers or of one.
     ///
     /// # Errors
     /// When the process does not answer.
-    pub async fn shown(&self) -> Result<Vec<ShownLayer>> {
-        match self.ask(&Request::Layers).await? {
+    pub async fn shown(&self, only: Option<u32>) -> Result<Vec<ShownLayer>> {
+        match self.ask(&Request::Layers { only }).await? {
             Reply::Layers(shown) => Ok(shown),
             other => Err(unexpected(other)),
         }

@@ -98,7 +98,7 @@ impl Process {
                 self.close(number);
                 Reply::Done
             }
-            Request::Layers => Reply::Layers(self.shown()),
+            Request::Layers { only } => Reply::Layers(self.shown(only)),
             Request::Metrics => Reply::Metrics(self.metrics()),
             Request::Device => {
                 return write_with_fd(&mut stream, &Reply::Done, &self.device).await;
@@ -207,12 +207,18 @@ impl Process {
     }
 
     fn metrics(&self) -> String {
-        metrics::set_cache_bytes(self.shown().iter().map(|layer| layer.cached).sum());
+        metrics::set_cache_bytes(self.shown(None).iter().map(|layer| layer.cached).sum());
         metrics::render()
     }
 
-    fn shown(&self) -> Vec<ShownLayer> {
-        self.shown.all().iter().map(|(number, layer)| describe(*number, layer)).collect()
+    fn shown(&self, only: Option<u32>) -> Vec<ShownLayer> {
+        let layers = match only {
+            Some(number) => {
+                self.shown.get(number).map(|layer| (number, layer)).into_iter().collect()
+            }
+            None => self.shown.all(),
+        };
+        layers.iter().map(|(number, layer)| describe(*number, layer)).collect()
     }
 }
 
