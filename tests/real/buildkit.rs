@@ -140,7 +140,9 @@ fn buildkit_builds_on_a_lazy_image() {
         let output = format!(
             "type=image,name={built},push=true,oci-mediatypes=true,compression=estargz,force-compression=true"
         );
-        buildkit.build(&["--output", &output, "--export-cache", &format!("{cache},mode=max")]);
+        let exported =
+            buildkit.build(&["--output", &output, "--export-cache", &format!("{cache},mode=max")]);
+        assert!(exported.contains("writing cache image manifest"), "{exported}");
         let listed = run(rig.lazystar(["ls", "--cache-dir", &text(&work.join("cache")), &built]));
         assert_eq!(listed, "hello\n");
         run(buildkit.buildctl(&["prune", "--all"]));

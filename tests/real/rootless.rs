@@ -39,7 +39,7 @@ ctr --address sock run --rm --cgroup '' --cpu-shares 0 --snapshotter stargz "$1"
     rm /usr/bin/dpkg && echo "removed $(ls /usr/bin/dpkg 2>&1 | grep -c "No such file")"' || tail containerd.log >&2
 echo "stored $(du -sm root/io.containerd.content.v1.content | cut -f1)"
 kill -INT %1 && wait %1
-echo "left $(grep -c lazystar /proc/self/mounts || true)"
+echo "left $(grep -c " $PWD/" /proc/self/mounts || true)"
 "#;
 
 /// Builds the hello example on `$1` with `lazystar buildkitd`.
