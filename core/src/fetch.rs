@@ -126,6 +126,18 @@ impl Assembly {
         }
     }
 
+    /// What has not come, in the order of the blob.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = ByteRange> {
+        let at = |position: usize| self.range.start + position as u64;
+        let ends = self.have.iter().map(move |(start, _)| at(*start)).chain([self.range.end]);
+        let starts =
+            [self.range.start].into_iter().chain(self.have.iter().map(move |(_, end)| at(*end)));
+        starts
+            .zip(ends)
+            .filter(|(start, end)| start < end)
+            .map(|(start, end)| ByteRange { start, end })
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -154,5 +166,25 @@ mod tests {
         );
         assert_eq!(assemble(&[(10, b"abc"), (14, b"ef")]), None);
         assert_eq!(assemble(&[(0, b"nothing"), (16, b"of it"), (u64::MAX, b"all")]), None);
+    }
+
+    #[test]
+    fn what_is_missing_shrinks_with_what_comes() {
+        let range = |start, end| ByteRange { start, end };
+        let mut assembly = Assembly::new(range(10, 30));
+        let missing = |assembly: &Assembly| assembly.missing().collect::<Vec<_>>();
+        assert_eq!(missing(&assembly), [range(10, 30)]);
+        for (at, len, left) in [
+            (0, 10, &[range(10, 30)][..]),
+            (15, 5, &[range(10, 15), range(20, 30)]),
+            (17, 1, &[range(10, 15), range(20, 30)]),
+            (12, 13, &[range(10, 12), range(25, 30)]),
+            (25, 50, &[range(10, 12)]),
+            (10, 2, &[]),
+        ] {
+            assembly.put(at, &[0; 50][..len]);
+            assert_eq!(missing(&assembly), left, "{len} bytes at {at}");
+        }
+        assert_eq!(missing(&Assembly::new(range(7, 7))), []);
     }
 }

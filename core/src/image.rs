@@ -3,9 +3,19 @@
 //! Nothing is copied or kept: a node is named by the topmost layer that has it, and what other
 //! layers add to a directory is looked up when it is asked for.
 
+mod changes;
+mod side;
+mod walk;
+mod waste;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+
+pub use changes::{Change, ChangeKind, Changes};
+use side::SideBySide;
+pub use walk::Walk;
+pub use waste::{Efficiency, Waste};
 
 use crate::toc::{Attr, Kind, NodeId, Toc};
 
@@ -100,11 +110,7 @@ impl Image {
     /// What `name` in `dir` names.
     #[must_use]
     pub fn lookup(&self, dir: ImageNode, name: &[u8]) -> Option<ImageNode> {
-        match self.below(&self.stack(dir), name) {
-            Below::Nothing => None,
-            Below::Other(node) => Some(node),
-            Below::Directory(stack) => stack.first().copied(),
-        }
+        self.below(&self.stack(dir), name).first().copied()
     }
 
     /// The directory that a directory is in (itself for the root).
@@ -118,21 +124,12 @@ impl Image {
     /// The names in a directory, sorted by their bytes; empty for anything else.
     #[must_use]
     pub fn entries(&self, dir: ImageNode) -> Vec<ImageEntry<'_>> {
+        let mut names = SideBySide::new(self.stack(dir), 0);
         let mut entries = Vec::new();
-        let stack = self.stack(dir);
-        for part in &stack {
-            let Some(toc) = self.layer(*part) else { continue };
-            entries.extend(toc.entries(part.node).map(|dirent| ImageEntry {
-                name: dirent.name,
-                node: ImageNode { layer: part.layer, node: dirent.node },
-            }));
+        while let Some((name, nodes)) = names.next(&self.layers) {
+            let node = side::visible(&self.layers, nodes).first().copied();
+            entries.extend(node.map(|node| ImageEntry { name, node }));
         }
-        if stack.len() > 1 {
-            // Stable, and the topmost layer came first: so does its entry of each name.
-            entries.sort_by(|one, other| one.name.cmp(other.name));
-            entries.dedup_by(|later, first| later.name == first.name);
-        }
-        entries.retain(|entry| self.kind(entry.node) != Some(Kind::Whiteout));
         entries
     }
 
@@ -178,6 +175,46 @@ impl Image {
         trail.last().copied().ok_or(PathError::NotFound)
     }
 
+    /// Goes through everything below a directory; nothing for anything else.
+    #[must_use]
+    pub fn walk(&self, dir: ImageNode) -> Walk {
+        Walk::new(self.clone(), dir)
+    }
+
+    /// Goes through what layer `upper` changes in the layers below it; nothing when there is no
+    /// such layer.
+    #[must_use]
+    pub fn changes(&self, upper: u32) -> Changes {
+        Changes::new(self.clone(), upper)
+    }
+
+    /// How much of what the image stores can be seen, with at most `worst` of the paths that cost
+    /// most.
+    #[must_use]
+    pub fn efficiency(&self, worst: usize) -> Efficiency {
+        waste::efficiency(self, worst)
+    }
+
+    /// The path of a directory, which starts with a slash; empty for the root.
+    fn path(&self, dir: ImageNode) -> Vec<u8> {
+        let mut names = Vec::new();
+        if let Some(toc) = self.layer(dir) {
+            let mut at = dir.node;
+            while at != Toc::ROOT
+                && let Some(parent) = toc.parent(at)
+            {
+                names.push(parent.name);
+                at = parent.node;
+            }
+        }
+        let mut path = Vec::new();
+        for name in names.into_iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        path
+    }
+
     fn kind(&self, node: ImageNode) -> Option<Kind> {
         self.layer(node).map(|toc| toc.kind(node.node))
     }
@@ -193,53 +230,30 @@ impl Image {
             names.push(parent.name);
             at = parent.node;
         }
-        let mut stack = self.root_stack();
+        let mut stack = self.root_stack(u32::MAX);
         while let Some(name) = names.pop() {
-            match self.below(&stack, name) {
-                Below::Directory(next) => stack = next,
-                _ => return Vec::new(),
-            }
+            stack = self.below(&stack, name);
         }
+        stack.retain(|node| self.kind(*node) == Some(Kind::Directory));
         stack
     }
 
-    fn root_stack(&self) -> Vec<ImageNode> {
-        let mut stack = Vec::new();
-        for (layer, toc) in self.layers.iter().enumerate().rev() {
-            let layer = u32::try_from(layer).unwrap_or(u32::MAX);
-            stack.push(ImageNode { layer, node: Toc::ROOT });
-            if toc.is_opaque(Toc::ROOT) {
-                break;
-            }
-        }
-        stack
+    /// The parts of the top directory of the layers below `end`, the topmost first.
+    fn root_stack(&self, end: u32) -> Vec<ImageNode> {
+        let roots = (0..self.layers.len()).filter_map(|layer| u32::try_from(layer).ok());
+        let roots = roots.filter(|layer| *layer < end);
+        side::visible(&self.layers, roots.rev().map(|layer| ImageNode { layer, node: Toc::ROOT }))
     }
 
-    /// What `name` is in a directory made up of `stack`.
-    fn below(&self, stack: &[ImageNode], name: &[u8]) -> Below {
-        let mut found = Vec::new();
-        for part in stack {
-            let Some(toc) = self.layer(*part) else { continue };
-            let Some(node) = toc.lookup(part.node, name) else { continue };
-            let here = ImageNode { layer: part.layer, node };
-            match toc.kind(node) {
-                Kind::Directory => found.push(here),
-                Kind::Whiteout => break,
-                _ if found.is_empty() => return Below::Other(here),
-                _ => break,
-            }
-            if toc.is_opaque(node) {
-                break;
-            }
-        }
-        if found.is_empty() { Below::Nothing } else { Below::Directory(found) }
+    /// What `name` is in a directory made up of `stack`: the parts of a directory, the topmost
+    /// first, or one other object, or nothing.
+    fn below(&self, stack: &[ImageNode], name: &[u8]) -> Vec<ImageNode> {
+        let nodes = stack.iter().filter_map(|part| {
+            let node = self.layer(*part)?.lookup(part.node, name)?;
+            Some(ImageNode { layer: part.layer, node })
+        });
+        side::visible(&self.layers, nodes)
     }
-}
-
-enum Below {
-    Nothing,
-    Directory(Vec<ImageNode>),
-    Other(ImageNode),
 }
 
 /// The parts of a path. A slash at the end asks for a directory, as a dot behind it does.

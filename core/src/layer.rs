@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 pub use plan::FetchPolicy;
 
 use crate::fetch::{Assembly, FetchFailure, FetchId, FetchRequest, Priority};
@@ -53,10 +55,10 @@ pub struct Layer {
     toc: Arc<Toc>,
     policy: FetchPolicy,
     ahead: Readahead,
-    reads: BTreeMap<ReadId, Read>,
+    reads: HashMap<ReadId, Read, FixedState>,
     /// By where they start in the blob.
     members: BTreeMap<u64, PendingMember>,
-    fetches: BTreeMap<FetchId, PendingFetch>,
+    fetches: HashMap<FetchId, PendingFetch, FixedState>,
     outputs: VecDeque<Output>,
     next_read: u64,
     next_fetch: u64,
@@ -81,6 +83,17 @@ pub enum Output {
         /// How it ended.
         result: Result<(), ReadError>,
     },
+}
+
+/// Bytes of one member that were requested and have not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The request that they are part of.
+    pub fetch: FetchId,
+    /// Where the member starts in the blob.
+    pub member: u64,
+    /// Where they are in the blob.
+    pub range: ByteRange,
 }
 
 /// Why a read failed. The layer itself goes on.
@@ -132,9 +145,9 @@ impl Layer {
             toc,
             policy,
             ahead: Readahead::default(),
-            reads: BTreeMap::new(),
+            reads: HashMap::default(),
             members: BTreeMap::new(),
-            fetches: BTreeMap::new(),
+            fetches: HashMap::default(),
             outputs: VecDeque::new(),
             next_read: 0,
             next_fetch: 0,
@@ -235,26 +248,49 @@ impl Layer {
 
     /// Takes bytes of the blob from `at` on that answer request `id`.
     pub fn handle_fetched(&mut self, id: FetchId, at: u64, bytes: &[u8]) {
-        let Some(fetch) = self.fetches.get_mut(&id) else { return };
+        if self.fetches.contains_key(&id) {
+            self.take(Some(id), at, bytes);
+        }
+    }
+
+    /// Takes bytes of the blob from `at` on, whichever requests they answer. For hosts that
+    /// [know what is missing](Self::missing), not what was requested.
+    pub fn handle_bytes(&mut self, at: u64, bytes: &[u8]) {
+        self.take(None, at, bytes);
+    }
+
+    fn take(&mut self, id: Option<FetchId>, at: u64, bytes: &[u8]) {
         let end = at.saturating_add(bytes.len() as u64);
         let first = self.members.range(..=at).next_back().map_or(at, |(member, _)| *member);
         for (member, pending) in self.members.range_mut(first..end.max(first)) {
             let Some((source, assembly)) = &mut pending.source else { continue };
-            if *source != id {
+            let source = *source;
+            if id.is_some_and(|id| id != source) {
                 continue;
             }
             assembly.put(at, bytes);
             if assembly.is_complete()
                 && let Some((_, assembly)) = pending.source.take()
             {
-                fetch.waiting -= 1;
+                if let Some(fetch) = self.fetches.get_mut(&source) {
+                    fetch.waiting -= 1;
+                    if fetch.waiting == 0 {
+                        self.fetches.remove(&source);
+                    }
+                }
                 let job = MemberJob::new(Arc::clone(&self.toc), *member, assembly.into_bytes());
                 self.outputs.push_back(Output::Decode(job));
             }
         }
-        if fetch.waiting == 0 {
-            self.fetches.remove(&id);
-        }
+    }
+
+    /// What has not come of what was requested, in the order of the blob.
+    pub fn missing(&self) -> impl Iterator<Item = Missing> {
+        self.members.iter().flat_map(|(member, pending)| {
+            pending.source.iter().flat_map(|(fetch, assembly)| {
+                assembly.missing().map(|range| Missing { fetch: *fetch, member: *member, range })
+            })
+        })
     }
 
     /// Takes the news that the rest of request `id` will not come.
@@ -351,14 +387,11 @@ impl Layer {
     fn drop_fetch(&mut self, id: FetchId, range: ByteRange) -> Vec<ReadId> {
         self.fetches.remove(&id);
         let members: Vec<_> = self.members_from(id, range).map(|(member, _)| *member).collect();
-        let mut readers: Vec<_> = members
-            .iter()
-            .filter_map(|member| self.members.remove(member))
-            .flat_map(|pending| pending.readers)
-            .collect();
+        let pending = members.iter().filter_map(|member| self.members.remove(member));
+        let mut readers: Vec<_> = pending.flat_map(|it| it.readers).map(|ReadId(id)| id).collect();
         readers.sort_unstable();
         readers.dedup();
-        readers
+        readers.into_iter().map(ReadId).collect()
     }
 
     fn end_read(&mut self, read: ReadId, result: Result<(), ReadError>) {

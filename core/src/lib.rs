@@ -90,6 +90,7 @@ pub mod footer;
 pub mod image;
 pub mod layer;
 pub mod limits;
+pub mod oci;
 pub mod open;
 pub mod range;
 pub mod tar;

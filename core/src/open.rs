@@ -175,6 +175,15 @@ impl Opener {
         }
     }
 
+    /// What has not come of the bytes that were asked for, in the order of the blob.
+    #[must_use]
+    pub fn missing(&self) -> Vec<ByteRange> {
+        match &self.state {
+            State::Fetching { assembly, asked: Some(_), .. } => assembly.missing().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes the news that request `id` will not be answered.
     pub fn handle_fetch_failed(&mut self, id: FetchId, failure: FetchFailure) {
         if matches!(&self.state, State::Fetching { asked, .. } if *asked == Some(id)) {

@@ -10,7 +10,7 @@
 mod build;
 mod entry;
 mod error;
-mod json;
+pub(crate) mod json;
 mod parse;
 
 use alloc::vec::Vec;
@@ -181,7 +181,7 @@ struct Node {
     nlink: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct SharedAttr {
     kind: u8,
     opaque: bool,

@@ -106,6 +106,12 @@ impl MemberJob {
         Self { toc, member, compressed }
     }
 
+    /// Where the member starts in the blob.
+    #[must_use]
+    pub fn member(&self) -> u64 {
+        self.member
+    }
+
     /// How many compressed bytes there are.
     #[must_use]
     pub fn compressed_len(&self) -> usize {

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use lazystar_core::toc::Assurance;
 use lazystar_core::{Digest, Toc};
 
+use crate::mount::in_user_namespace;
 pub use layer::LayerCache;
 use overflow::Overflow;
 pub use quota::Quota;
@@ -68,10 +69,10 @@ impl Cache {
     }
 
     /// The directory used unless another is named: `/var/lib/lazystar/cache` for root, below
-    /// `$XDG_CACHE_HOME` or `~/.cache` for everybody else.
+    /// `$XDG_CACHE_HOME` or `~/.cache` for everybody else, root of a user namespace included.
     #[must_use]
     pub fn default_dir() -> PathBuf {
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && !in_user_namespace() {
             return PathBuf::from("/var/lib/lazystar/cache");
         }
         let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -148,6 +149,12 @@ impl Cache {
     #[must_use]
     pub fn tail(&self, blob: &Digest) -> Option<Vec<u8>> {
         fs::read(self.0.dir.join("tails").join(blob.hex())).ok()
+    }
+
+    /// Keeps the last bytes of a blob no longer.
+    pub fn forget_tail(&self, blob: &Digest) {
+        // What is not there need not go.
+        let _ = fs::remove_file(self.0.dir.join("tails").join(blob.hex()));
     }
 
     /// Keeps the last bytes of a blob, given in pieces. They are checked like fetched ones when

@@ -49,6 +49,8 @@ pub struct Config {
     pub cri_keychain: Option<CriKeychain>,
     /// The most that the cache may take on the disk, in bytes.
     pub cache_limit: Option<u64>,
+    /// Images, or hosts or directories of images, of which nothing is taken from the cache.
+    pub pinned_images: Vec<String>,
     /// How to find the layer of a client that does not say which it wants.
     pub lookup: Lookup,
 }

@@ -17,7 +17,7 @@ pub mod usage;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,6 +56,7 @@ fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
     let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
     base.filter(|_| !is_root).map(|base| base.join(NAME))
 }
+
 /// What to do where a socket is served already.
 const OTHER_SOCKET: &str = "; stop it, or choose another socket with --address";
 
@@ -68,14 +69,15 @@ pub enum End {
     Everything,
 }
 
-/// Serves snapshots, and CRI's image service where there is one, on a unix socket until `end` is
-/// done.
+/// Serves snapshots, and CRI's image service where there is one, until `end` is done: on a unix
+/// socket that systemd opened, or else on one at `address`.
 ///
 /// # Errors
 /// When the socket or the root directory cannot be used.
 pub async fn serve(
     snapshotter: Arc<Snapshotter>,
     images: Option<ImageProxy>,
+    opened: Option<StdUnixListener>,
     address: &Path,
     end: impl Future<Output = End> + Send + 'static,
 ) -> Result<()> {
@@ -86,9 +88,9 @@ pub async fn serve(
         systemd::stopping();
         let _ = say_end.send(how);
     };
-    let (listener, is_ours) = match systemd::listener()? {
+    let (listener, is_ours) = match opened {
         Some(opened) => (UnixListener::from_std(opened)?, false),
-        None => (listen(address, "; stop it, or choose another socket with --address")?, true),
+        None => (listen(address, OTHER_SOCKET)?, true),
     };
     let connections = connections(listener);
     tokio::spawn(control::serve(Arc::clone(&snapshotter)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lazystar_core::Toc;
-use lazystar_core::image::{Image, ImageNode, PathError};
+use lazystar_core::image::{ChangeKind, Efficiency, Image, ImageNode, PathError, Waste};
 use lazystar_core::tar;
 use lazystar_core::toc::Kind;
 use lazystar_core::write::Format;
@@ -69,7 +69,52 @@ fn shown(image: &Image) -> Merged {
         }
         shown.insert(path, (node.layer, kind));
     }
+    let mut walked = shown.clone();
+    walked.retain(|path, _| path.is_empty());
+    let mut walk = image.walk(image.root());
+    while let Some((path, node)) = walk.next_object() {
+        let path = std::str::from_utf8(path).unwrap().strip_prefix('/').unwrap();
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        assert!(walked.contains_key(parent), "a directory comes before {path}");
+        walked.insert(path.to_owned(), (node.layer, image.attr(node).unwrap().kind));
+    }
+    assert_eq!(walked, shown);
     shown
+}
+
+/// Compares what each layer changes with what was there before it and after it.
+fn check_changes(layers: &[Vec<Item>]) {
+    let image = image(layers);
+    for upper in 0..layers.len() {
+        let (before, after) = (merged(&layers[..upper]), merged(&layers[..=upper]));
+        let mut found = BTreeMap::new();
+        let mut changes = image.changes(upper as u32);
+        while let Some(change) = changes.next_change() {
+            let path = std::str::from_utf8(change.path).unwrap().strip_prefix('/').unwrap();
+            let again = found.insert(path.to_owned(), change.kind);
+            assert_eq!(again, None, "{path} comes twice");
+            let of = |node: Option<ImageNode>| {
+                node.map(|node| (node.layer, image.layer(node).unwrap().kind(node.node)))
+            };
+            assert_eq!(of(change.before), before.get(path).copied(), "{path}");
+            assert_eq!(of(change.after), after.get(path).copied(), "{path}");
+        }
+        let paths = before.keys().chain(after.keys()).filter(|path| !path.is_empty());
+        for path in paths {
+            let kind = found.get(path).copied();
+            match (before.get(path), after.get(path)) {
+                (None, _) => assert_eq!(kind, Some(ChangeKind::Added), "{path} {layers:#?}"),
+                (_, None) => assert_eq!(kind, Some(ChangeKind::Removed), "{path} {layers:#?}"),
+                (Some((_, was)), Some((_, is))) if was != is => {
+                    assert_eq!(kind, Some(ChangeKind::Modified), "{path} {layers:#?}");
+                }
+                (_, Some((layer, Kind::Directory))) if *layer == upper as u32 => {}
+                (_, Some((layer, _))) => {
+                    assert_eq!(kind.is_some(), *layer == upper as u32, "{path} {layers:#?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -136,6 +181,7 @@ fn layers_are_merged_as_overlayfs_merges_them() {
             continue;
         }
         assert_eq!(shown(&image(&layers)), merged(&layers), "{name}");
+        check_changes(&layers);
     }
 }
 
@@ -145,6 +191,7 @@ fn random_layers_are_merged_as_overlayfs_merges_them() {
     for _ in 0..300 {
         let layers: Vec<_> = (0..1 + random.below(5)).map(|_| random_layer(&mut random)).collect();
         assert_eq!(shown(&image(&layers)), merged(&layers), "{layers:#?}");
+        check_changes(&layers);
     }
 }
 
@@ -170,6 +217,65 @@ fn random_layer(random: &mut Random) -> Vec<Item> {
         }
     }
     items
+}
+
+#[test]
+fn a_change_says_what_changed() {
+    let base = vec![
+        file("same", "1").mtime(5),
+        file("content", "2"),
+        file("shorter", "22"),
+        file("mode", "3"),
+        file("xattr", "4"),
+        symlink("link", "same"),
+        dir("plain/"),
+        dir("dir/"),
+    ];
+    let upper = vec![
+        file("same", "1").mtime(5),
+        file("content", "x"),
+        file("shorter", "2"),
+        file("mode", "3").mode(0o600),
+        file("xattr", "4").xattr("user.a", "b"),
+        symlink("link", "mode"),
+        dir("plain/"),
+        dir("dir/").owner(1, 1),
+    ];
+    let image = image(&[base, upper]);
+    let mut changes = image.changes(1);
+    let mut found = Vec::new();
+    while let Some(change) = changes.next_change() {
+        found.push((String::from_utf8(change.path.to_vec()).unwrap(), change.kind));
+    }
+    let expected = [
+        ("/content", ChangeKind::Modified),
+        ("/dir", ChangeKind::Metadata),
+        ("/link", ChangeKind::Modified),
+        ("/mode", ChangeKind::Metadata),
+        ("/same", ChangeKind::Duplicated),
+        ("/shorter", ChangeKind::Modified),
+        ("/xattr", ChangeKind::Metadata),
+    ];
+    assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    assert!(image.changes(2).next_change().is_none());
+}
+
+#[test]
+fn bytes_that_nobody_can_see_are_counted_once() {
+    let layers = [
+        vec![file("a", "aaaa"), hardlink("b", "a"), file("d/x", "xxx"), file("d/y", "yy")],
+        vec![file("a", "AAAAA"), file("d/.wh.x", "")],
+        vec![file("a", "A"), file(".wh.d", ""), file("c", "cc")],
+    ];
+    let image = image(&layers);
+    let waste = |path: &str, bytes, layers| Waste { path: path.into(), bytes, layers };
+    let found = image.efficiency(10);
+    // The first content of `a` is still seen as `b`.
+    assert_eq!((found.stored, found.visible), (4 + 3 + 2 + 5 + 1 + 2, 4 + 1 + 2));
+    assert_eq!(found.worst, [waste("/a", 5, 1), waste("/d/x", 3, 1), waste("/d/y", 2, 1)]);
+    assert_eq!(image.efficiency(1).worst, [waste("/a", 5, 1)]);
+    assert_eq!(image.efficiency(0).worst, []);
+    assert_eq!(Image::new(Vec::new()).efficiency(9), Efficiency::default());
 }
 
 #[test]

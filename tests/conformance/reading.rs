@@ -1,10 +1,12 @@
 //! Reading: the bytes of files, however the host behaves, and what is fetched for them.
 
-use lazystar_core::codec::DecodeError;
+use std::sync::Arc;
+
+use lazystar_core::codec::{DecodeError, PortableCodec};
 use lazystar_core::fetch::{FetchFailure, FetchRequest, Priority};
-use lazystar_core::layer::{FetchPolicy, ReadError};
+use lazystar_core::layer::{FetchPolicy, Layer, Output, Presence, ReadError};
 use lazystar_core::open::{OpenError, OpenOptions, OpenOutput, Opener};
-use lazystar_core::toc::{NodeId, Toc};
+use lazystar_core::toc::{ChunkIndex, NodeId, Toc};
 use lazystar_core::verify::ChunkFault;
 use lazystar_core::write::Format;
 use lazystar_core::{ByteRange, Digest};
@@ -200,6 +202,48 @@ fn reads_of_the_same_chunk_share_a_fetch() {
     host.run();
     for read in [first, second, third, fourth, fifth, sixth] {
         assert_eq!(host.ended[&read], Ok(()));
+    }
+}
+
+#[test]
+fn a_host_that_knows_no_requests_goes_by_what_is_missing() {
+    struct Nothing;
+    impl Presence for Nothing {
+        fn has(&self, _: ChunkIndex) -> bool {
+            false
+        }
+    }
+    for format in FORMATS {
+        let built = build(options(format, 500, 900), &items());
+        let options = OpenOptions { unverified: true, ..OpenOptions::default() };
+        let toc = open(&built.blob, Some(&built.toc), options, Answers::Whole).unwrap();
+        let mut layer = Layer::new(Arc::new(toc), EXACT);
+        let read = layer.read(0..u64::MAX, Priority::Demand, &Nothing);
+        let (mut done, mut decoded) = (None, Vec::new());
+        loop {
+            while let Some(output) = layer.poll_output() {
+                match output {
+                    Output::Decode(job) => {
+                        decoded.push(job.member());
+                        let member = job.run(&mut PortableCodec::default());
+                        assert_eq!(member.faults().count(), 0);
+                        layer.handle_decoded(&member, Ok(()));
+                    }
+                    Output::Done { read, result } => done = Some((read, result)),
+                    _ => {}
+                }
+            }
+            let missing: Vec<_> = layer.missing().collect();
+            let ordered = missing.windows(2).all(|two| two[0].range.end <= two[1].range.start);
+            assert!(ordered, "{missing:?}");
+            // Half of the last part, and something that nobody asked for.
+            let Some(last) = missing.last().map(|part| part.range) else { break };
+            assert!(!decoded.contains(&missing[0].member));
+            let start = last.start + last.len() / 2;
+            layer.handle_bytes(start, &built.blob[start as usize..last.end as usize]);
+            layer.handle_bytes(u64::MAX, b"nothing");
+        }
+        assert_eq!(done, Some((read, Ok(()))), "{format:?}");
     }
 }
 

@@ -73,6 +73,17 @@ async fn are_asked_in_order_and_the_one_with_the_blob_is_remembered() {
     assert_eq!((empty.counts().registry, full.counts().registry), (1, 5));
     let query = format!("?ns={}", host.replace(':', "%3A"));
     assert!(full.asked().iter().all(|asked| asked.target.ends_with(&query)), "{:?}", full.asked());
+    let figures = lazystar::metrics::render();
+    for (name, host, source, value) in [
+        ("requests", full.address().to_string(), "mirror", 5),
+        ("bytes", full.address().to_string(), "mirror", 45),
+        ("requests", empty.address().to_string(), "mirror", 1),
+        ("bytes", empty.address().to_string(), "mirror", 0),
+        ("requests", host, "registry", 0),
+    ] {
+        let line = format!("lazystar_{name}_total{{host=\"{host}\",source=\"{source}\"}} {value}");
+        assert!(figures.lines().any(|it| it == line), "{line} is not in\n{figures}");
+    }
 }
 
 #[tokio::test]

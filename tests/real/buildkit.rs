@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Rig, Skip, need, need_fuse, need_root, run, test};
+use crate::containerd::Containerd;
+use crate::registry::Registry;
+use crate::rig::{Rig, need, need_fuse, need_root, run, test};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,16 +21,20 @@ struct Buildkit<'a> {
 }
 
 impl<'a> Buildkit<'a> {
+    /// `lazystar buildkitd`.
     fn start(rig: &Rig, work: &'a Path) -> Self {
+        let mut command = Command::new(rig.binary());
+        command.args(["buildkitd", "--", "--oci-worker-net=host", "--containerd-worker=false"]);
+        Self::start_as(command, work)
+    }
+
+    fn start_as(mut command: Command, work: &'a Path) -> Self {
         // Its own defaults lie in /etc and /run, where another one may be.
         fs::write(work.join("buildkitd.toml"), "").expect("the rig is writable");
         let log = File::create(work.join("log")).expect("the rig is writable");
-        let mut command = Command::new(rig.binary());
-        command.args(["buildkitd", "--"]);
         command.arg("--config").arg(work.join("buildkitd.toml"));
         command.arg("--root").arg(work.join("state"));
         command.arg(format!("--addr=unix://{}", work.join("sock").display()));
-        command.args(["--oci-worker-net=host", "--containerd-worker=false"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let started = Instant::now();
         let mut buildkit = Self { process: command.spawn().expect("it starts"), work };
@@ -52,11 +58,11 @@ impl<'a> Buildkit<'a> {
         command
     }
 
-    fn build(&self, output: &str) -> String {
+    fn build(&self, more: &[&str]) -> String {
         let context = format!("context={}", self.work.join("context").display());
         let dockerfile = format!("dockerfile={}", self.work.join("context").display());
         let mut command = self.buildctl(&["build", "--progress=plain", "--frontend=dockerfile.v0"]);
-        command.args(["--local", &context, "--local", &dockerfile, "--output", output]);
+        command.args(["--local", &context, "--local", &dockerfile]).args(more);
         let built = command.output().expect("timeout is installed");
         let said = String::from_utf8_lossy(&built.stderr).into_owned();
         assert!(built.status.success(), "{said}\n{}", self.log());
@@ -86,6 +92,27 @@ impl Drop for Buildkit<'_> {
     }
 }
 
+/// Writes the hello example on `image` into `work`.
+fn write_context(work: &Path, image: &str) {
+    let context = work.join("context");
+    fs::create_dir(&context).expect("the rig is writable");
+    let hello = "package main\nimport \"fmt\"\nfunc main() { fmt.Println(\"Hello, world!\") }\n";
+    fs::write(context.join("hello.go"), hello).expect("the rig is writable");
+    let dockerfile = format!(
+        "FROM {image} AS dev\nCOPY ./hello.go /hello.go\nRUN HOME=/tmp go build -o /hello /hello.go\n\
+         FROM scratch\nCOPY --from=dev /hello /\n"
+    );
+    fs::write(context.join("Dockerfile"), dockerfile).expect("the rig is writable");
+}
+
+/// Builds into a directory, and checks what came out.
+fn build_and_run(buildkit: &Buildkit<'_>) -> String {
+    let out = buildkit.work.join("out");
+    let said = buildkit.build(&["--output", &format!("type=local,dest={}", out.display())]);
+    assert_eq!(run(Command::new(out.join("hello"))), "Hello, world!\n");
+    said
+}
+
 #[test]
 fn buildkit_builds_on_a_lazy_image() {
     test("buildkit_builds_on_a_lazy_image", |rig| {
@@ -94,46 +121,71 @@ fn buildkit_builds_on_a_lazy_image() {
         need(&["buildkitd", "buildctl", "runc"])?;
         let golang = rig.image(&["golang:ctr-esgz", "golang:esgz"])?;
         let work = rig.work();
-        let (work, context) = (work.path(), work.path().join("context"));
-        fs::create_dir(&context).expect("the rig is writable");
-        let hello =
-            "package main\nimport \"fmt\"\nfunc main() { fmt.Println(\"Hello, world!\") }\n";
-        fs::write(context.join("hello.go"), hello).expect("the rig is writable");
-        let dockerfile = format!(
-            "FROM {}/{golang} AS dev\nCOPY ./hello.go /hello.go\nRUN HOME=/tmp go build -o /hello /hello.go\n\
-             FROM scratch\nCOPY --from=dev /hello /\n",
-            rig.registry
-        );
-        fs::write(context.join("Dockerfile"), dockerfile).expect("the rig is writable");
+        let work = work.path();
+        write_context(work, &format!("{}/{golang}", rig.registry));
         let buildkit = Buildkit::start(rig, work);
-        let out = work.join("out");
-        let output = format!("type=local,dest={}", out.display());
-        buildkit.build(&output);
-        assert_eq!(run(Command::new(out.join("hello"))), "Hello, world!\n");
+        build_and_run(&buildkit);
         let log = buildkit.log();
         assert!(log.contains(r#""remote-snapshot-prepared":"true""#), "{log}");
         assert!(!log.contains(r#""remote-snapshot-prepared":"false""#), "{log}");
         // The layer of the Go image alone has 250 MB.
-        assert!(megabytes(&work.join("state/runc-stargz/content"))? < 50);
-        let again = buildkit.build(&output);
+        assert!(megabytes(&work.join("state/runc-stargz/content")) < 50);
+        let again = build_and_run(&buildkit);
         assert_eq!(again.matches("CACHED").count(), 3, "all steps of the second build: {again}");
+
+        // What it makes is lazy in turn, and its cache serves a buildkitd that has nothing.
+        let elsewhere = Registry::start(&work.join("registry"), None)?;
+        let built = format!("{}/built:1", elsewhere.address);
+        let cache = format!("type=registry,ref={}/cache:1", elsewhere.address);
+        let output = format!(
+            "type=image,name={built},push=true,oci-mediatypes=true,compression=estargz,force-compression=true"
+        );
+        buildkit.build(&["--output", &output, "--export-cache", &format!("{cache},mode=max")]);
+        let listed = run(rig.lazystar(["ls", "--cache-dir", &text(&work.join("cache")), &built]));
+        assert_eq!(listed, "hello\n");
+        run(buildkit.buildctl(&["prune", "--all"]));
+        let imported = buildkit.build(&["--import-cache", &cache]);
+        assert_eq!(imported.matches("CACHED").count(), 3, "{imported}");
+
         // Some versions of buildkitd call a signal an error.
         assert!(matches!(buildkit.stop(), Some(0 | 1)));
         let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
-        let left: Vec<_> =
-            mounts.lines().filter(|it| it.contains(&*work.to_string_lossy())).collect();
+        let left: Vec<_> = mounts.lines().filter(|it| it.contains(&text(work))).collect();
         assert!(left.is_empty(), "{left:?}");
         Ok(())
     });
 }
 
-fn megabytes(dir: &Path) -> Result<u64, Skip> {
+#[test]
+fn buildkit_builds_with_its_containerd_worker() {
+    test("buildkit_builds_with_its_containerd_worker", |rig| {
+        need(&["buildkitd", "buildctl"])?;
+        let golang = rig.image(&["golang:ctr-esgz", "golang:esgz"])?;
+        let containerd = Containerd::start(rig)?;
+        let work = rig.work();
+        write_context(work.path(), &format!("{}/{golang}", rig.registry));
+        let mut command = Command::new("buildkitd");
+        command.args(["--oci-worker=false", "--containerd-worker=true"]);
+        command.args(["--containerd-worker-snapshotter=stargz", "--containerd-worker-net=host"]);
+        let address =
+            format!("--containerd-worker-addr={}", text(&containerd.work.path().join("sock")));
+        command.arg(address);
+        let buildkit = Buildkit::start_as(command, work.path());
+        build_and_run(&buildkit);
+        let content = containerd.work.path().join("root/io.containerd.content.v1.content");
+        assert!(megabytes(&content) < 50);
+        assert!(matches!(buildkit.stop(), Some(0 | 1)));
+        Ok(())
+    });
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("the rig's path is UTF-8").to_owned()
+}
+
+fn megabytes(dir: &Path) -> u64 {
     let mut command = Command::new("du");
     command.arg("-sm").arg(dir);
     let printed = run(command);
-    Ok(printed
-        .split_whitespace()
-        .next()
-        .and_then(|it| it.parse().ok())
-        .expect("du prints a number"))
+    printed.split_whitespace().next().and_then(|it| it.parse().ok()).expect("du prints a number")
 }

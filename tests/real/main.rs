@@ -16,4 +16,5 @@ mod mounts;
 mod registry;
 mod restart;
 mod rig;
+mod rootless;
 mod writable;

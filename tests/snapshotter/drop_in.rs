@@ -1,7 +1,8 @@
 //! `lazystar snapshotter` as what it stands in for is started and watched.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,6 +97,72 @@ fn is_started_and_watched_by_systemd() {
         drop(daemon);
         assert!(at("opened").exists(), "the socket is systemd's");
     }
+}
+
+/// The file that comes with the message `FDSTORE=1`.
+fn stored(notified: &UnixDatagram) -> OwnedFd {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut message = [0; 256];
+        let mut parts = [IoSliceMut::new(&mut message)];
+        rustix::net::recvmsg(notified, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            .expect("it is told in time");
+        let files = ancillary.drain().filter_map(|it| match it {
+            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+            _ => None,
+        });
+        if let Some(file) = files.last() {
+            assert!(String::from_utf8_lossy(&message).contains("FDSTORE=1"));
+            return file;
+        }
+    }
+}
+
+/// The process that serves the layers below `root`.
+fn mount_process(root: &Path) -> rustix::process::Pid {
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let has = |entry: &fs::DirEntry, name: &str, part: &[u8]| {
+        let text = fs::read(entry.path().join(name)).unwrap_or_default();
+        text.windows(part.len()).any(|it| it == part)
+    };
+    let mut found = processes.filter(|it| {
+        has(it, "environ", b"LAZYSTAR_MOUNT_PROCESS=1")
+            && has(it, "cmdline", root.as_os_str().as_encoded_bytes())
+    });
+    let pid = found.next().and_then(|it| it.file_name().to_str()?.parse().ok());
+    pid.and_then(rustix::process::Pid::from_raw).expect("it runs")
+}
+
+#[test]
+fn the_mount_outlives_all_processes_while_systemd_holds_it() {
+    let name = "the_mount_outlives_all_processes_while_systemd_holds_it";
+    let Some(binary) = binary(name) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let notified = UnixDatagram::bind(at("notify")).expect("a socket");
+    notified.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let start = |script: &str, device: Stdio| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&binary).args(["snapshotter", "--no-lookup"]);
+        command.arg("--root").arg(at("root")).arg("--address").arg(at("sock"));
+        command.env("NOTIFY_SOCKET", at("notify")).stdin(device).stderr(Stdio::null());
+        Daemon(command.spawn().expect("it starts"))
+    };
+    let mut daemon = start(r#"exec "$@""#, Stdio::null());
+    let device = stored(&notified);
+    told(&notified, "READY=1");
+    let user = fs::File::open(at("root/layers")).expect("it is mounted");
+    rustix::fs::fstatfs(&user).expect("it is served");
+    daemon.0.kill().expect("it runs");
+    daemon.0.wait().expect("it ends");
+    let process = mount_process(&at("root"));
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("it runs");
+    let script =
+        r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=lazystar-fuse exec "$@" 3<&0 </dev/null"#;
+    let _daemon = start(script, device.into());
+    told(&notified, "READY=1");
+    rustix::fs::fstatfs(&user).expect("it is served again");
 }
 
 /// What an HTTP server says to `GET path`: status line and body.

@@ -9,6 +9,7 @@ mod client;
 mod deploy;
 mod drop_in;
 mod files;
+mod hostile;
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -8,8 +8,8 @@
 mod finish;
 mod names;
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -47,12 +47,15 @@ pub(super) struct Builder {
     /// Indices into `names` by directory and name.
     by_name: HashTable<u32>,
     links: Vec<PendingLink>,
-    opaque: BTreeSet<u32>,
+    /// Directories that hide what is below; some may be there more than once.
+    opaque: Vec<u32>,
     replaced_dir: bool,
     attrs: Vec<SharedAttr>,
-    attr_numbers: BTreeMap<SharedAttr, u32>,
+    /// Indices into `attrs`.
+    attr_numbers: HashTable<u32>,
     xattrs: Vec<u8>,
-    xattr_sets: BTreeMap<Vec<u8>, u32>,
+    /// Where each set starts in `xattrs`, and its length there.
+    xattr_sets: HashTable<(u32, u32)>,
     text: Vec<u8>,
     link_text: Vec<u8>,
     chunks: Vec<Chunk>,
@@ -103,14 +106,14 @@ impl Builder {
             names: Vec::new(),
             by_name: HashTable::new(),
             links: Vec::new(),
-            opaque: BTreeSet::new(),
+            opaque: Vec::new(),
             replaced_dir: false,
             hole_bytes: 0,
             breaks: Vec::new(),
             attrs: Vec::new(),
-            attr_numbers: BTreeMap::new(),
+            attr_numbers: HashTable::new(),
             xattrs: Vec::new(),
-            xattr_sets: BTreeMap::new(),
+            xattr_sets: HashTable::new(),
             text: Vec::new(),
             link_text: Vec::new(),
             chunks: Vec::new(),
@@ -185,7 +188,7 @@ impl Builder {
             return Ok(());
         }
         if name == OPAQUE_MARK {
-            self.opaque.insert(dir);
+            self.opaque.push(dir);
             return Ok(());
         }
         match name.strip_prefix(WHITEOUT_PREFIX) {
@@ -355,25 +358,40 @@ impl Builder {
     }
 
     fn share_attr(&mut self, attr: SharedAttr) -> u32 {
-        let Self { attrs, attr_numbers, .. } = self;
-        *attr_numbers.entry(attr).or_insert_with(|| {
-            attrs.push(attr);
-            count(attrs.len() - 1)
-        })
+        let Self { attrs, attr_numbers, hash: state, .. } = self;
+        let hash = state.hash_one(attr);
+        if let Some(known) = attr_numbers.find(hash, |at| attrs[*at as usize] == attr) {
+            return *known;
+        }
+        let at = count(attrs.len());
+        attrs.push(attr);
+        attr_numbers.insert_unique(hash, at, |at| state.hash_one(attrs[*at as usize]));
+        at
     }
 
     fn intern_xattrs(&mut self, entry: &Entry) -> u32 {
         if entry.xattr_count == 0 {
             return NONE;
         }
-        if let Some(offset) = self.xattr_sets.get(&entry.xattrs) {
-            return *offset;
+        let Self { xattrs, xattr_sets, hash: state, .. } = self;
+        let start = count(xattrs.len());
+        xattrs.extend(entry.xattr_count.to_le_bytes());
+        xattrs.extend_from_slice(&entry.xattrs);
+        let of = |(start, len): (u32, u32)| &xattrs[start as usize..(start + len) as usize];
+        let set = (start, count(xattrs.len()) - start);
+        let hash_of = |set: &[u8]| {
+            let mut hasher = state.build_hasher();
+            hasher.write(set);
+            hasher.finish()
+        };
+        let hash = hash_of(of(set));
+        if let Some((known, _)) = xattr_sets.find(hash, |known| of(*known) == of(set)) {
+            let known = *known;
+            xattrs.truncate(start as usize);
+            return known;
         }
-        let offset = count(self.xattrs.len());
-        self.xattrs.extend(entry.xattr_count.to_le_bytes());
-        self.xattrs.extend_from_slice(&entry.xattrs);
-        self.xattr_sets.insert(entry.xattrs.clone(), offset);
-        offset
+        xattr_sets.insert_unique(hash, set, |known| hash_of(of(*known)));
+        start
     }
 
     fn is_kind(&self, node: u32, kind: Kind) -> bool {

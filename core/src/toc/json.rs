@@ -24,7 +24,7 @@ pub(crate) enum Event<'a> {
     String(&'a [u8]),
     /// The text of a number.
     Number(&'a [u8]),
-    Bool,
+    Bool(bool),
     Null,
 }
 
@@ -74,8 +74,8 @@ enum State {
     /// In `\uXXXX`: digits so far, their value.
     Unicode(u8, u16),
     Number,
-    /// In `true`, `false` or `null`: what must follow.
-    Literal(&'static [u8], bool),
+    /// In `true`, `false` or `null`: what must follow, and what it is then.
+    Literal(&'static [u8], Option<bool>),
     End,
 }
 
@@ -154,15 +154,15 @@ impl Lexer {
             State::Unicode(count, value) => {
                 return self.unicode(byte, count, value).ok_or(unexpected);
             }
-            State::Literal([next, rest @ ..], is_bool) => {
+            State::Literal([next, rest @ ..], value) => {
                 if byte != *next {
                     return Err(unexpected);
                 }
                 if rest.is_empty() {
-                    report(if is_bool { Event::Bool } else { Event::Null })?;
+                    report(value.map_or(Event::Null, Event::Bool))?;
                     self.value_done();
                 } else {
-                    self.state = State::Literal(rest, is_bool);
+                    self.state = State::Literal(rest, value);
                 }
                 return Ok(());
             }
@@ -210,9 +210,9 @@ impl Lexer {
                 self.scratch.push(byte);
                 self.state = State::Number;
             }
-            b't' => self.state = State::Literal(b"rue", true),
-            b'f' => self.state = State::Literal(b"alse", true),
-            b'n' => self.state = State::Literal(b"ull", false),
+            b't' => self.state = State::Literal(b"rue", Some(true)),
+            b'f' => self.state = State::Literal(b"alse", Some(false)),
+            b'n' => self.state = State::Literal(b"ull", None),
             _ => return Err(unexpected),
         }
         Ok(())
@@ -470,7 +470,7 @@ mod tests {
     fn reads_every_kind_of_value_in_any_split() {
         check(
             r#" {"a":1,"b":[true,false,null,-2.5e3],"c":{},"d":[],"e":"x"} "#,
-            "ObjectStart a:1 b:ArrayStart Bool Bool Null -2.5e3 ArrayEnd c:ObjectStart ObjectEnd \
+            "ObjectStart a:1 b:ArrayStart Bool(true) Bool(false) Null -2.5e3 ArrayEnd c:ObjectStart ObjectEnd \
              d:ArrayStart ArrayEnd e:'x' ObjectEnd ",
         );
     }

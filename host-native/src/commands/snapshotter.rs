@@ -22,6 +22,7 @@ use crate::snapshotter::mount_process::layers::ImageLayers;
 use crate::snapshotter::mount_process::{self, server};
 use crate::snapshotter::snapshots::Snapshotter;
 use crate::snapshotter::{End, serve, serve_images};
+use crate::systemd::{self, Inherited};
 use crate::{metrics, mount};
 
 pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
@@ -40,6 +41,12 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
 
 /// The mount process.
 async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
+    // A process that goes on with fewer threads is worse than one that is replaced at once.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let device = server::inherited_device()?;
     let cache = cache(global, root, config)?;
     let options = options(global, root, config, &cache);
@@ -72,7 +79,8 @@ async fn daemon(
         program: std::env::current_exe().context("cannot find this program")?,
         args: std::env::args_os().collect(),
     };
-    let lazy = LazyLayers::new(root, launch);
+    let Inherited { listener, device } = systemd::inherited()?;
+    let lazy = LazyLayers::new(root, launch, device);
     let snapshotter = Snapshotter::open(root, lazy, mount::in_user_namespace())
         .with_context(|| format!("cannot keep snapshots in {}", root.display()))?;
     let snapshotter = snapshotter.with_lookup(lookup(global, args, root, config)?);
@@ -89,7 +97,7 @@ async fn daemon(
     let images = image_proxy(args, root, config)?;
     let snapshotter = Arc::new(snapshotter);
     serve_figures(&snapshotter, config);
-    serve(snapshotter, images, &args.address, end).await
+    serve(snapshotter, images, listener, &args.address, end).await
 }
 
 /// Metrics and variables, where the configuration wants them. They are no reason not to start.

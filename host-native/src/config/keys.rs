@@ -27,10 +27,9 @@ pub(super) fn read<'t>(text: &'t str, root: &'t DeTable<'t>) -> Result<Loaded, C
     let (mut reader, top) = Reader::new(text, root);
     let it = &mut reader;
     let no_prometheus = it.get::<bool>(&top, "no_prometheus")?.unwrap_or(false);
-    let metrics_address = it.get_set::<&str>(&top, "metrics_address")?.map(str::to_owned);
-    if let Some(address) = &metrics_address {
-        check_port(address).map_err(|why| it.fail(&top, "metrics_address", why))?;
-    }
+    let metrics_address = it.get_set::<&str>(&top, "metrics_address")?.map(tcp_address);
+    let metrics_address =
+        metrics_address.transpose().map_err(|why| it.fail(&top, "metrics_address", why))?;
     let ttl = it.get_set::<u64>(&top, "resolve_result_entry_ttl_sec")?;
     it.ignore::<bool>(&top, "ipfs", "layers come from registries alone")?;
     let in_memory = "tables of contents are kept in memory in a compact form";
@@ -106,7 +105,7 @@ fn hosts<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Hosts, ConfigErro
     for (host, section) in it.named(&resolver, "host")? {
         let tables = it.array(&section, "mirrors")?;
         let of_host = tables.iter().map(|table| mirror(it, table)).collect::<Result<_, _>>()?;
-        mirrors.insert(host.to_owned(), of_host);
+        mirrors.insert(host.to_ascii_lowercase(), of_host);
     }
     Ok(Hosts { mirrors, patience })
 }
@@ -166,6 +165,12 @@ fn ours<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Config, ConfigErro
     let containerd = it.get_set::<&str>(&ours, "containerd_address")?;
     Ok(Config {
         cache_limit: limit.map(|Size(bytes)| bytes),
+        pinned_images: it
+            .get::<Vec<&str>>(&ours, "pinned_images")?
+            .unwrap_or_default()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         lookup: Lookup {
             enabled: it.get(&ours, "lookup_unlabelled")?.unwrap_or(usual.enabled),
             containerd_address: containerd.map_or(usual.containerd_address, PathBuf::from),
@@ -211,8 +216,12 @@ impl<'t> Value<'t> for Size {
     }
 }
 
-fn check_port(address: &str) -> Result<(), String> {
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let wrong = || format!("{address:?} is no address with a port, as \"127.0.0.1:8234\"");
-    port.map(|_| ()).ok_or_else(wrong)
+/// An address to listen on; without a host it is all of this machine's.
+fn tcp_address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    match port {
+        Some(("", port)) => Ok(format!("0.0.0.0:{port}")),
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("{text:?} is no address with a port, as \"127.0.0.1:8234\"")),
+    }
 }

@@ -98,6 +98,7 @@ host = "second.example"
 
 [lazystar]
 cache_limit = "20GB"
+pinned_images = ["registry.k8s.io/pause"]
 lookup_unlabelled = false
 containerd_address = "/run/k3s/containerd/containerd.sock"
 "#;
@@ -126,6 +127,7 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
                 listen_path: Some("/run/cri.sock".into()),
             }),
             cache_limit: Some(20_000_000_000),
+            pinned_images: vec!["registry.k8s.io/pause".into()],
             lookup: Lookup {
                 enabled: false,
                 containerd_address: "/run/k3s/containerd/containerd.sock".into()
@@ -226,6 +228,8 @@ fn zero_and_empty_are_as_good_as_absent() {
     assert_eq!(parsed(text), Config::default());
     let off = "metrics_address = \"127.0.0.1:1\"\nno_prometheus = true";
     assert_eq!(parsed(off).metrics_address, None);
+    let all = parsed("metrics_address = \":8234\"").metrics_address;
+    assert_eq!(all.as_deref(), Some("0.0.0.0:8234"));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Serving figures over HTTP.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -39,8 +39,12 @@ where
     F: Future<Output = String> + Send + 'static,
 {
     let what = || format!("cannot serve on {} (debug_address)", socket.display());
-    if fs::symlink_metadata(socket).is_ok() {
-        fs::remove_file(socket).with_context(what)?;
+    match fs::symlink_metadata(socket) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(anyhow!("there is a file that is no socket")).with_context(what);
+        }
+        Ok(_) => fs::remove_file(socket).with_context(what)?,
+        Err(_) => {}
     }
     if let Some(dir) = socket.parent() {
         fs::create_dir_all(dir).with_context(what)?;

@@ -1,10 +1,11 @@
 //! Lazy layers: each is shown by the mount process, and bound on the directory of its snapshot.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lazystar_core::Digest;
@@ -19,7 +20,7 @@ use super::mount_process::client::{Launch, MountProcess, Serving};
 use super::mount_process::protocol::{NumberedLayer, ShownLayer};
 use super::mounts::mounted_below;
 
-/// How long to wait before trying again to start a mount process.
+/// How long to wait before another mount process takes the place of one that ended sooner.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A lazy layer: its number, where it is mounted, and where it comes from.
@@ -47,11 +48,12 @@ pub struct LazyLayers {
 type Mount = Arc<OnceCell<Option<Digest>>>;
 
 impl LazyLayers {
-    /// No layers yet, for a snapshotter in `root`. Must be called in a runtime.
+    /// No layers yet, for a snapshotter in `root`, whose FUSE device `kept` may be if somebody held
+    /// it. Must be called in a runtime.
     #[must_use]
-    pub fn new(root: &Path, launch: Launch) -> Self {
+    pub fn new(root: &Path, launch: Launch, kept: Option<OwnedFd>) -> Self {
         Self {
-            process: MountProcess::new(root, launch),
+            process: MountProcess::new(root, launch, kept),
             mounted: Mutex::default(),
             ending: AtomicBool::new(false),
             runtime: Handle::current(),
@@ -100,12 +102,12 @@ impl LazyLayers {
         self.mounted().get(&number).is_some_and(|(_, cell)| cell.initialized())
     }
 
-    /// What is shown.
+    /// What is shown, of all layers or of one.
     ///
     /// # Errors
     /// When the mount process does not answer.
-    pub async fn shown(&self) -> Result<Vec<ShownLayer>> {
-        self.process.shown().await
+    pub async fn shown(&self, only: Option<u32>) -> Result<Vec<ShownLayer>> {
+        self.process.shown(only).await
     }
 
     /// The figures of the mount process.
@@ -173,9 +175,13 @@ impl LazyLayers {
     /// Starts another mount process whenever one has ended.
     async fn supervise(self: Arc<Self>) {
         loop {
+            let started = Instant::now();
             self.process.ended().await;
             if self.ending.load(Ordering::Relaxed) {
                 return;
+            }
+            if started.elapsed() < RESTART_PAUSE {
+                sleep(RESTART_PAUSE).await;
             }
             tracing::error!("the mount process ended unexpectedly; starting another");
             let known: Vec<_> = self.mounted().values().map(|(layer, _)| layer.clone()).collect();
@@ -200,10 +206,7 @@ impl LazyLayers {
                         });
                     }
                 }
-                Err(error) => {
-                    tracing::error!("cannot start a mount process: {error:#}");
-                    sleep(RESTART_PAUSE).await;
-                }
+                Err(error) => tracing::error!("cannot start a mount process: {error:#}"),
             }
         }
     }

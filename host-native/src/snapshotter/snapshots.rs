@@ -174,7 +174,7 @@ impl Snapshotter {
     /// # Errors
     /// When the mount process does not answer.
     pub async fn shown(&self) -> anyhow::Result<Vec<ShownLayer>> {
-        self.lazy.shown().await
+        self.lazy.shown(None).await
     }
 
     /// The figures of daemon and mount process together, as Prometheus reads them.
@@ -282,10 +282,10 @@ impl Snapshotter {
     pub async fn usage(&self, key: &str) -> Result<Usage> {
         let record = self.store.get(key)?;
         if let Some(layer) = self.lazy_layer(&record) {
-            let shown = self.lazy.shown().await;
+            let shown = self.lazy.shown(Some(layer.number)).await;
             let shown = shown.map_err(|error| SnapshotError::Unavailable(format!("{error:#}")))?;
-            let shown = shown.iter().find(|it| it.number == layer.number);
             return Ok(shown
+                .first()
                 .map_or_else(Usage::default, |it| Usage { size: it.cached, inodes: it.entries }));
         }
         if record.kind == Kind::Committed {

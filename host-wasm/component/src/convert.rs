@@ -148,12 +148,13 @@ pub(crate) fn chunk_fault(fault: &ChunkFault, file: NodeId) -> ErrorCode {
     }
 }
 
-/// The range that bytes take which a host brings, unless that is not in the blob.
-pub(crate) fn supplied(offset: u64, bytes: &[u8], blob_size: u64) -> Result<ByteRange, ErrorCode> {
-    let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= blob_size);
-    end.and_then(|end| ByteRange::new(offset, end)).ok_or_else(|| {
-        ErrorCode::Protocol(alloc::format!("bytes past the end of the blob of {blob_size} bytes"))
-    })
+/// Refuses bytes that a host brings but that are not in the blob.
+pub(crate) fn supplied(offset: u64, bytes: &[u8], blob_size: u64) -> Result<(), ErrorCode> {
+    if offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= blob_size) {
+        return Ok(());
+    }
+    let message = alloc::format!("bytes past the end of the blob of {blob_size} bytes");
+    Err(ErrorCode::Protocol(message))
 }
 
 /// Every item of a list, or the first error.

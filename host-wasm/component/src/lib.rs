@@ -14,7 +14,6 @@ extern crate alloc;
 
 mod convert;
 mod layer;
-mod missing;
 mod oci;
 mod opener;
 mod overlay;
@@ -53,6 +52,8 @@ impl bindings::exports::lazystar::engine::layers::Guest for Engine {
 
 impl bindings::exports::lazystar::engine::overlay::Guest for Engine {
     type Rootfs = overlay::MergedTree;
+    type Walk = overlay::TreeWalk;
+    type Differences = overlay::LayerChanges;
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -17,7 +17,6 @@ use crate::bindings::exports::lazystar::engine::layers::{
 use crate::bindings::exports::lazystar::engine::types::{self, ErrorCode};
 use crate::convert;
 use crate::layer::OpenLayer;
-use crate::missing::Missing;
 
 const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// Two writers, two names; both `offset:compressed:plain:type`.
@@ -53,7 +52,7 @@ enum State {
     Fresh,
     Running {
         opener: Box<Opener>,
-        wanted: Wanted,
+        wanted: Option<Wanted>,
         /// Everything that was asked for.
         asked: ByteRange,
     },
@@ -61,10 +60,9 @@ enum State {
     Failed(ErrorCode),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Wanted {
-    Nothing,
-    Bytes(FetchId, Missing),
+    Bytes(FetchId),
     ExternalToc,
 }
 
@@ -91,7 +89,7 @@ impl Opening {
         let size = self.layer.size;
         Ok(State::Running {
             opener: Box::new(Opener::new(size, options)),
-            wanted: Wanted::Nothing,
+            wanted: None,
             asked: ByteRange { start: size, end: size },
         })
     }
@@ -102,30 +100,29 @@ impl Opening {
                 State::Fresh => self.start(),
                 State::Done(_) => return Ok(OpenStep::Done),
                 State::Failed(error) => return Err(error.clone()),
-                State::Running { wanted: Wanted::Bytes(_, missing), .. } => {
-                    let ranges = missing.parts().iter().copied().map(convert::byte_range);
-                    return Ok(OpenStep::Need(ranges.collect()));
-                }
-                State::Running { wanted: Wanted::ExternalToc, .. } => {
-                    return Ok(OpenStep::ExternalToc);
-                }
-                State::Running { opener, wanted, asked } => match opener.poll_output() {
-                    Some(OpenOutput::Fetch(request)) => {
-                        asked.start = asked.start.min(request.range.start);
-                        *wanted = Wanted::Bytes(request.id, Missing::all_of(request.range));
-                        if request.range.is_empty() {
-                            // Nothing has to come, so no call would tell the opener.
-                            opener.handle_fetched(request.id, request.range.start, &[]);
-                            *wanted = Wanted::Nothing;
+                State::Running { opener, wanted, asked } => {
+                    match (opener.poll_output(), *wanted) {
+                        (Some(OpenOutput::Fetch(request)), _) => {
+                            asked.start = asked.start.min(request.range.start);
+                            *wanted = Some(Wanted::Bytes(request.id));
+                            if request.range.is_empty() {
+                                // Nothing has to come, so no call would tell the opener.
+                                opener.handle_fetched(request.id, request.range.start, &[]);
+                            }
+                            continue;
                         }
-                        continue;
+                        (Some(OpenOutput::ExternalToc), _) => {
+                            *wanted = Some(Wanted::ExternalToc);
+                            continue;
+                        }
+                        (None, _) if opener.is_done() => self.end(),
+                        (None, Some(Wanted::ExternalToc)) => return Ok(OpenStep::ExternalToc),
+                        (None, _) => {
+                            let missing = opener.missing().into_iter().map(convert::byte_range);
+                            return Ok(OpenStep::Need(missing.collect()));
+                        }
                     }
-                    Some(OpenOutput::ExternalToc) => {
-                        *wanted = Wanted::ExternalToc;
-                        continue;
-                    }
-                    None => self.end(),
-                },
+                }
             };
             self.state = next.unwrap_or_else(State::Failed);
         }
@@ -192,25 +189,18 @@ impl GuestOpener for LayerOpener {
 
     fn supply(&self, offset: u64, bytes: Vec<u8>) -> Result<(), ErrorCode> {
         let mut opening = self.0.borrow_mut();
-        let came = convert::supplied(offset, &bytes, opening.layer.size)?;
-        if let State::Running { opener, wanted, .. } = &mut opening.state
-            && let Wanted::Bytes(id, missing) = wanted
-        {
-            missing.remove(came);
-            let complete = missing.parts().is_empty();
+        convert::supplied(offset, &bytes, opening.layer.size)?;
+        if let State::Running { opener, wanted: Some(Wanted::Bytes(id)), .. } = &mut opening.state {
             opener.handle_fetched(*id, offset, &bytes);
-            if complete {
-                *wanted = Wanted::Nothing;
-            }
         }
         Ok(())
     }
 
     fn supply_toc(&self, json: Vec<u8>) -> Result<(), ErrorCode> {
         match &mut self.0.borrow_mut().state {
-            State::Running { opener, wanted: wanted @ Wanted::ExternalToc, .. } => {
+            State::Running { opener, wanted: wanted @ Some(Wanted::ExternalToc), .. } => {
                 opener.handle_external_toc(Ok(&json));
-                *wanted = Wanted::Nothing;
+                *wanted = None;
                 Ok(())
             }
             _ => Err(protocol("the table of contents was not asked for")),

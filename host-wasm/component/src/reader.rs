@@ -6,7 +6,6 @@
 
 mod window;
 
-use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
@@ -16,7 +15,7 @@ use core::fmt;
 
 use lazystar_core::codec::PortableCodec;
 use lazystar_core::fetch::{FetchId, Priority};
-use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadId};
+use lazystar_core::layer::{FetchPolicy, Layer, Missing, Output, ReadId};
 use lazystar_core::toc::ChunkIndex;
 use lazystar_core::verify::{MemberJob, verify};
 use lazystar_core::{ByteRange, Digest, Toc};
@@ -24,7 +23,6 @@ use lazystar_core::{ByteRange, Digest, Toc};
 use crate::bindings::exports::lazystar::engine::layers::{Data, GuestReader, Need, ReadStep, Span};
 use crate::bindings::exports::lazystar::engine::types::{ErrorCode, Subject};
 use crate::convert;
-use crate::missing::Missing;
 use window::{Piece, State, Window};
 
 /// The most content that a call gives.
@@ -38,13 +36,12 @@ pub(crate) struct FileReader(RefCell<Reading>);
 struct Reading {
     toc: Arc<Toc>,
     layer: Layer,
+    policy: FetchPolicy,
     codec: PortableCodec,
     window: Window,
     member_limit: u64,
-    /// Requests of the layer that are not answered in full, in the order of the blob.
-    fetches: Vec<(FetchId, Missing)>,
     /// Members that came and are not decoded yet.
-    jobs: VecDeque<MemberJob>,
+    jobs: Vec<MemberJob>,
     /// Reads of the layer, and the chunks for which they were made.
     reads: Vec<(ReadId, Vec<ChunkIndex>)>,
 }
@@ -58,9 +55,9 @@ impl FileReader {
             codec: PortableCodec::default(),
             window: Window::new(spans),
             toc,
+            policy,
             member_limit,
-            fetches: Vec::new(),
-            jobs: VecDeque::new(),
+            jobs: Vec::new(),
             reads: Vec::new(),
         }))
     }
@@ -82,12 +79,9 @@ impl Reading {
                     return Err(error);
                 }
                 Some(State::Wanted) => self.ask(),
-                Some(State::Asked) | None => match self.jobs.pop_front() {
+                Some(State::Asked) | None => match self.job_for(chunk) {
                     Some(job) => self.decode(&job),
-                    None if self.fetches.is_empty() => {
-                        return Err(ErrorCode::Other(String::from("a chunk is in no request")));
-                    }
-                    None => return Ok(ReadStep::Need(self.needs())),
+                    None => return self.needs().map(ReadStep::Need),
                 },
             }
         }
@@ -145,16 +139,11 @@ impl Reading {
     fn drain(&mut self) {
         while let Some(output) = self.layer.poll_output() {
             match output {
-                Output::Fetch(request) => {
-                    let start = request.range.start;
-                    let place = self.fetches.partition_point(|(_, it)| it.start() < start);
-                    self.fetches.insert(place, (request.id, Missing::all_of(request.range)));
-                }
-                Output::Abandon(id) => self.fetches.retain(|(fetch, _)| *fetch != id),
-                Output::Decode(job) => self.jobs.push_back(job),
+                Output::Decode(job) => self.jobs.push(job),
                 // What a read brought is seen by the chunks.
                 Output::Done { read, .. } => self.reads.retain(|(id, _)| *id != read),
-                Output::Raise(_) => {}
+                // The layer knows what is missing.
+                Output::Fetch(_) | Output::Raise(_) | Output::Abandon(_) => {}
             }
         }
     }
@@ -178,33 +167,44 @@ impl Reading {
         self.drain();
     }
 
+    /// The member that holds a chunk, if its bytes are here.
+    fn job_for(&mut self, chunk: ChunkIndex) -> Option<MemberJob> {
+        let member = self.toc.chunk(chunk)?.member;
+        let place = self.jobs.iter().position(|job| job.member() == member)?;
+        Some(self.jobs.swap_remove(place))
+    }
+
     /// What is missing, with the chunks that it is for.
-    fn needs(&self) -> Vec<Need> {
-        let mut chunks = self.window.asked().peekable();
-        let parts = self.fetches.iter().flat_map(|(_, missing)| missing.parts());
-        parts
-            .map(|part| {
-                let mut digests = Vec::new();
-                while let Some(chunk) = chunks.peek().and_then(|index| self.toc.chunk(*index)) {
-                    if chunk.member >= part.end {
-                        break;
-                    }
-                    let inside = self.toc.member_span(chunk.member).end > part.start;
-                    digests.extend(chunk.digest().filter(|_| inside).map(|it| it.to_string()));
-                    chunks.next();
-                }
-                Need { blob_range: convert::byte_range(*part), chunks: digests }
-            })
-            .collect()
+    fn needs(&self) -> Result<Vec<Need>, ErrorCode> {
+        let mut chunks = self.window.asked().filter_map(|index| self.toc.chunk(index)).peekable();
+        let mut needs: Vec<(FetchId, ByteRange, Vec<String>)> = Vec::new();
+        for Missing { fetch, member, range } in self.layer.missing() {
+            let near = needs.last_mut().filter(|(last, last_range, _)| {
+                *last == fetch && range.start - last_range.end <= self.policy.gap
+            });
+            let digests = if let Some((_, last_range, digests)) = near {
+                last_range.end = range.end;
+                digests
+            } else {
+                needs.push((fetch, range, Vec::new()));
+                let Some((_, _, digests)) = needs.last_mut() else { continue };
+                digests
+            };
+            while let Some(chunk) = chunks.next_if(|chunk| chunk.member <= member) {
+                let here = chunk.member == member;
+                digests.extend(chunk.digest().filter(|_| here).map(|digest| digest.to_string()));
+            }
+        }
+        if needs.is_empty() {
+            return Err(ErrorCode::Other(String::from("a chunk is in no request")));
+        }
+        let need = |(_, range, chunks)| Need { blob_range: convert::byte_range(range), chunks };
+        Ok(needs.into_iter().map(need).collect())
     }
 
     fn supply(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ErrorCode> {
-        let came: ByteRange = convert::supplied(offset, bytes, self.toc.blob_size())?;
-        for (id, missing) in &mut self.fetches {
-            missing.remove(came);
-            self.layer.handle_fetched(*id, offset, bytes);
-        }
-        self.fetches.retain(|(_, missing)| !missing.parts().is_empty());
+        convert::supplied(offset, bytes, self.toc.blob_size())?;
+        self.layer.handle_bytes(offset, bytes);
         self.drain();
         Ok(())
     }

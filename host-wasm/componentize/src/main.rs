@@ -1,6 +1,9 @@
-//! Makes a component out of a core module: `lazystar-componentize MODULE COMPONENT`.
+//! Makes a component out of a core module, and JSON of the interface for hosts that call the core
+//! module: `lazystar-componentize MODULE COMPONENT WIT JSON`.
 //!
-//! It refuses to write one that imports anything.
+//! It refuses to write a component that imports anything.
+
+mod describe;
 
 use std::env;
 use std::fs;
@@ -9,14 +12,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
+use wit_parser::Resolve;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let [module, component] = arguments.as_slice() else {
-        eprintln!("usage: lazystar-componentize MODULE COMPONENT");
+    let [module, component, wit, json] = arguments.as_slice() else {
+        eprintln!("usage: lazystar-componentize MODULE COMPONENT WIT JSON");
         return ExitCode::from(2);
     };
-    match run(module, component) {
+    match run(module, component).and_then(|()| describe(wit, json)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lazystar-componentize: {error:#}");
@@ -33,6 +37,14 @@ fn run(module: &str, component: &str) -> Result<()> {
         bail!("the component imports {}; it must import nothing", imports.join(", "));
     }
     fs::write(component, encoded).with_context(|| format!("cannot write {component}"))
+}
+
+/// Writes the types and functions of the interface as JSON.
+fn describe(wit: &str, json: &str) -> Result<()> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wit).with_context(|| format!("cannot read {wit}"))?;
+    let description = describe::describe(&resolve, package)?;
+    fs::write(json, description.to_string()).with_context(|| format!("cannot write {json}"))
 }
 
 /// What the component itself imports.

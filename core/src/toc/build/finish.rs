@@ -1,9 +1,9 @@
 //! The end of the TOC: what was left open is resolved, and the tables are put in order.
 
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
@@ -76,8 +76,16 @@ impl Builder {
     /// Lets every hard link name the node that its chain of targets ends at.
     fn resolve_links(&mut self) -> Result<(), TocError> {
         let links = core::mem::take(&mut self.links);
-        let by_name: BTreeMap<u32, usize> =
-            links.iter().enumerate().map(|(at, link)| (link.from, at)).collect();
+        let mut by_name = HashTable::with_capacity(links.len());
+        let hash_of = |from: u32| self.hash.hash_one(from);
+        // Of several links with one name the last counts.
+        for (at, link) in links.iter().enumerate().rev() {
+            let hash = hash_of(link.from);
+            if by_name.find(hash, |other: &u32| links[*other as usize].from == link.from).is_none()
+            {
+                by_name.insert_unique(hash, count(at), |at| hash_of(links[*at as usize].from));
+            }
+        }
         for link in &links {
             let mut followed = Vec::new();
             let mut at = link.from;
@@ -91,7 +99,9 @@ impl Builder {
                 if followed.len() > links.len() {
                     break Err(EntryFault::LinkCycle);
                 }
-                let Some(step) = by_name.get(&at).map(|step| &links[*step]) else {
+                let hash = self.hash.hash_one(at);
+                let step = by_name.find(hash, |step| links[*step as usize].from == at);
+                let Some(step) = step.map(|step| &links[*step as usize]) else {
                     break Err(EntryFault::LinkTargetMissing);
                 };
                 let start = step.target as usize;

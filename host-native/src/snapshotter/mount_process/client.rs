@@ -20,6 +20,7 @@ use super::{log, mount_point, socket};
 use crate::mount::session;
 use crate::snapshotter::lines::{read, write};
 use crate::snapshotter::mounts::{detach_below, mounted_below};
+use crate::systemd;
 
 /// Set for a process that is to be the mount process.
 pub const CHILD: &str = "LAZYSTAR_MOUNT_PROCESS";
@@ -58,10 +59,11 @@ pub enum Serving {
 }
 
 impl MountProcess {
-    /// The process for `root`, which runs as `launch` says.
+    /// The process for `root`, which runs as `launch` says, and the device of its mount if somebody
+    /// held it while no process ran.
     #[must_use]
-    pub fn new(root: &Path, launch: Launch) -> Self {
-        Self { root: root.to_owned(), launch, device: Mutex::new(None) }
+    pub fn new(root: &Path, launch: Launch, device: Option<OwnedFd>) -> Self {
+        Self { root: root.to_owned(), launch, device: Mutex::new(device) }
     }
 
     /// Finds the process that is running, or starts one; one of another program is replaced. `known`
@@ -70,15 +72,17 @@ impl MountProcess {
     /// # Errors
     /// When nothing can be mounted here, or no process started.
     pub async fn begin(&self, known: Vec<NumberedLayer>) -> Result<Serving> {
-        let found = match self.ask_once(&Request::Hello).await {
-            Ok(Reply::Hello(identity)) if self.is_mounted() => Some(identity),
-            _ => None,
+        if !self.is_mounted() {
+            return self.begin_new().await;
+        }
+        let Ok(Reply::Hello(identity)) = self.ask_once(&Request::Hello).await else {
+            let held = self.held().is_some();
+            return if held { self.go_on(known).await } else { self.begin_new().await };
         };
-        let Some(identity) = found else { return self.begin_new().await };
         let device = self.take_device().await?;
         *self.held() = Some(device);
         if identity == Identity::own() {
-            return Ok(Serving::Kept(self.shown().await?));
+            return Ok(Serving::Kept(self.shown(None).await?));
         }
         tracing::info!(
             version = identity.version,
@@ -95,7 +99,7 @@ impl MountProcess {
     /// When none can be started.
     pub async fn go_on(&self, known: Vec<NumberedLayer>) -> Result<Serving> {
         match self.resume(known).await {
-            Ok(()) => Ok(Serving::Kept(self.shown().await?)),
+            Ok(()) => Ok(Serving::Kept(self.shown(None).await?)),
             Err(error) => {
                 tracing::error!("cannot go on with the mount, making a new one: {error:#}");
                 self.begin_new().await
@@ -131,12 +135,12 @@ impl MountProcess {
         self.ask(&Request::Close { number }).await.map(|_| ())
     }
 
-    /// What is shown.
+    /// What is shown, of all layers or of one.
     ///
     /// # Errors
     /// When the process does not answer.
-    pub async fn shown(&self) -> Result<Vec<ShownLayer>> {
-        match self.ask(&Request::Layers).await? {
+    pub async fn shown(&self, only: Option<u32>) -> Result<Vec<ShownLayer>> {
+        match self.ask(&Request::Layers { only }).await? {
             Reply::Layers(shown) => Ok(shown),
             other => Err(unexpected(other)),
         }
@@ -184,6 +188,7 @@ impl MountProcess {
         made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
         let device = session::open_device()?;
         session::mount_device(&device, &dir)?;
+        systemd::keep(&device);
         *self.held() = Some(device);
         self.spawn().await?;
         done(self.ask_once(&Request::Start { resume: false, layers: Vec::new() }).await?)?;

@@ -33,6 +33,7 @@ pub struct ImageLayers {
     verification: Verification,
     prefetch: Prefetch,
     log_access: bool,
+    pinned: Vec<String>,
     kept_open: Duration,
     opening: Mutex<HashMap<String, Opening>>,
 }
@@ -59,9 +60,19 @@ impl ImageLayers {
             verification: config.verification,
             prefetch: config.prefetch,
             log_access: config.log_file_access,
+            pinned: config.pinned_images.clone(),
             kept_open: config.resolved_ttl.unwrap_or(KEPT_OPEN),
             opening: Mutex::default(),
         }
+    }
+
+    /// Whether the quota of the cache leaves an image alone.
+    #[must_use]
+    pub fn is_pinned(&self, image: &RegistryRef) -> bool {
+        let name = image.to_string();
+        let rest = |start: &String| name.strip_prefix(start.trim_end_matches('/'));
+        let ends = |rest: &str| rest.is_empty() || rest.starts_with(['/', ':', '@']);
+        self.pinned.iter().filter_map(rest).any(ends)
     }
 
     /// Whether to log the first read of each file.

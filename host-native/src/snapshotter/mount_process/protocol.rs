@@ -38,7 +38,10 @@ pub enum Request {
         number: u32,
     },
     /// What is shown?
-    Layers,
+    Layers {
+        /// Of this layer alone.
+        only: Option<u32>,
+    },
     /// What is counted?
     Metrics,
     /// The device, as the ancillary message of [`Reply::Done`].

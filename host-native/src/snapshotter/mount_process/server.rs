@@ -69,13 +69,17 @@ struct Process {
     device: OwnedFd,
     layers: ImageLayers,
     shown: Arc<LayerTable>,
-    /// A cell for each number, so that whoever wants the same layer waits for one opening of it.
-    opening: Mutex<HashMap<u32, Arc<OnceCell<Option<Digest>>>>>,
+    /// Layers that are open or being opened, by their numbers.
+    opening: Mutex<HashMap<u32, Opening>>,
     prefetching: Mutex<HashMap<u32, AbortHandle>>,
     started: tokio::sync::Mutex<bool>,
     notifier: OnceLock<Notifier>,
     end: tokio::sync::mpsc::Sender<()>,
 }
+
+/// The blob of a layer; and a cell, so that whoever wants the same layer waits for one opening of
+/// it, with the digest of the manifest that it was found in.
+type Opening = (Digest, Arc<OnceCell<Option<Digest>>>);
 
 impl Process {
     async fn answer(self: &Arc<Self>, mut stream: UnixStream) -> Result<()> {
@@ -94,7 +98,7 @@ impl Process {
                 self.close(number);
                 Reply::Done
             }
-            Request::Layers => Reply::Layers(self.shown()),
+            Request::Layers { only } => Reply::Layers(self.shown(only)),
             Request::Metrics => Reply::Metrics(self.metrics()),
             Request::Device => {
                 return write_with_fd(&mut stream, &Reply::Done, &self.device).await;
@@ -153,9 +157,11 @@ impl Process {
     }
 
     async fn open(self: &Arc<Self>, wanted: &NumberedLayer) -> Result<Option<Digest>> {
-        let cell = Arc::clone(lock(&self.opening).entry(wanted.number).or_default());
+        let new = || (wanted.source.digest, Arc::default());
+        let cell = Arc::clone(&lock(&self.opening).entry(wanted.number).or_insert_with(new).1);
         let opened = cell.get_or_try_init(|| async {
             let (layer, manifest) = self.layers.open(&wanted.source).await?;
+            layer.cache().pin(self.layers.is_pinned(&wanted.source.reference));
             self.shown.insert(wanted.number, Arc::clone(&layer));
             let wanted_ahead = self.layers.prefetch();
             let prefetch = tokio::spawn(async move {
@@ -168,7 +174,7 @@ impl Process {
         });
         let manifest = *opened.await?;
         let still_wanted =
-            lock(&self.opening).get(&wanted.number).is_some_and(|it| Arc::ptr_eq(it, &cell));
+            lock(&self.opening).get(&wanted.number).is_some_and(|it| Arc::ptr_eq(&it.1, &cell));
         if !still_wanted {
             self.close(wanted.number);
         }
@@ -176,16 +182,21 @@ impl Process {
     }
 
     fn close(&self, number: u32) {
-        lock(&self.opening).remove(&number);
+        let removed = lock(&self.opening).remove(&number);
         lock(&self.prefetching).remove(&number).into_iter().for_each(|it| it.abort());
         let Some(layer) = self.shown.remove(number) else { return };
         // What else is open of its image would keep its files.
         self.layers.forget();
-        let toc = layer.toc().digest();
+        let (cache, toc) = (&self.layers.opener().cache, layer.toc().digest());
         if self.shown.all().iter().all(|(_, other)| other.toc().digest() != toc)
-            && let Err(error) = self.layers.opener().cache.remove(layer.toc())
+            && let Err(error) = cache.remove(layer.toc())
         {
             tracing::warn!(%toc, %error, "cannot remove the content of a layer from the cache");
+        }
+        if let Some((blob, _)) = removed
+            && lock(&self.opening).values().all(|(other, _)| *other != blob)
+        {
+            cache.forget_tail(&blob);
         }
         // The kernel need not remember what is in it.
         if let Some(notifier) = self.notifier.get()
@@ -196,12 +207,18 @@ impl Process {
     }
 
     fn metrics(&self) -> String {
-        metrics::set_cache_bytes(self.shown().iter().map(|layer| layer.cached).sum());
+        metrics::set_cache_bytes(self.shown(None).iter().map(|layer| layer.cached).sum());
         metrics::render()
     }
 
-    fn shown(&self) -> Vec<ShownLayer> {
-        self.shown.all().iter().map(|(number, layer)| describe(*number, layer)).collect()
+    fn shown(&self, only: Option<u32>) -> Vec<ShownLayer> {
+        let layers = match only {
+            Some(number) => {
+                self.shown.get(number).map(|layer| (number, layer)).into_iter().collect()
+            }
+            None => self.shown.all(),
+        };
+        layers.iter().map(|(number, layer)| describe(*number, layer)).collect()
     }
 }
 
