@@ -152,7 +152,7 @@ fn pods_run_on_lazy_images_of_a_private_registry() {
         let credentials = it.work.path().join("lazy/cri-credentials.json");
         let kept = || std::fs::read_to_string(&credentials).unwrap_or_default();
 
-        let container = runtime.block_on(async {
+        runtime.block_on(async {
             let mut kubelet = Kubelet::new(&lazy, &sock, it.work.path().join("logs")).await;
             for wrong in [None, Some("wrong")] {
                 let refused = kubelet.pull(&image, wrong).await.expect_err("it is private");
@@ -165,13 +165,14 @@ fn pods_run_on_lazy_images_of_a_private_registry() {
             let (code, version) = kubelet.run(&container, "dpkg --version").await;
             assert_eq!(code, 0, "{version}");
             assert!(version.contains("dpkg"), "{version}");
-            (pod, container)
+            kubelet.stop(&pod).await;
         });
         let log = std::fs::read_to_string(it.work.path().join("lazystar.log")).expect("a log");
         assert!(!log.contains(PASSWORD) && kept().contains(PASSWORD));
 
         // What was not read yet is had after a restart, too: nobody else knows the password.
         it.kill_lazystar(Signal::KILL);
+        it.kill_mount_process();
         it.start_lazystar();
         it.wait_until("containerd connects again", || {
             let arguments = ["--namespace", "k8s.io", "snapshots", "--snapshotter=stargz", "ls"];
@@ -179,7 +180,6 @@ fn pods_run_on_lazy_images_of_a_private_registry() {
         });
         runtime.block_on(async {
             let mut kubelet = Kubelet::new(&lazy, &sock, it.work.path().join("logs")).await;
-            kubelet.stop(&container.0).await;
             let (pod, container) = kubelet.start("again", &image).await;
             let (code, printed) = kubelet.run(&container, "cat /usr/bin/* | sha256sum").await;
             assert_eq!((code, printed.len()), (0, 67), "{printed}");

@@ -42,7 +42,7 @@ impl Containerd<'_> {
         pids.filter(|pid| is_it(pid) && alive(pid)).find_map(Pid::from_raw)
     }
 
-    fn kill_mount_process(&self) {
+    pub(crate) fn kill_mount_process(&self) {
         let pid = self.mount_process().expect("there is a mount process");
         kill_process(pid, Signal::KILL).expect("it runs");
     }

@@ -130,7 +130,10 @@ fn lookup(
     }
     let options = options(global, root, config, &cache(global, root, config)?);
     let containerd = args.containerd.as_ref().unwrap_or(&config.lookup.containerd_address);
-    Lookup::new(containerd, &args.registry, options).map(Some)
+    // Whoever configures mirrors of a registry says its port.
+    let configured = config.registry.hosts.mirrors.keys().filter(|host| host.contains(':'));
+    let registries: Vec<_> = args.registry.iter().chain(configured).cloned().collect();
+    Lookup::new(containerd, &registries, options).map(Some)
 }
 
 /// CRI's image service, for the snapshotter's own socket; for another it is served from here.
