@@ -81,6 +81,10 @@ pub async fn serve(
     address: &Path,
     end: impl Future<Output = End> + Send + 'static,
 ) -> Result<()> {
+    // Before anything is mounted that nobody would take away again.
+    if opened.is_none() {
+        refuse_served(address, OTHER_SOCKET)?;
+    }
     snapshotter.begin().await.context("cannot serve lazy layers")?;
     let (say_end, ended) = tokio::sync::oneshot::channel();
     let end = async move {
@@ -132,9 +136,7 @@ fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStre
 /// # Errors
 /// When somebody serves it, or it cannot be made.
 pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
-    if StdUnixStream::connect(address).is_ok() {
-        bail!("{} is served by another process{advice}", address.display());
-    }
+    refuse_served(address, advice)?;
     if let Some(dir) = address.parent() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
@@ -149,4 +151,11 @@ pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
         .with_context(|| format!("cannot listen on {}", address.display()))?;
     fs::set_permissions(address, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+fn refuse_served(address: &Path, advice: &str) -> Result<()> {
+    if StdUnixStream::connect(address).is_ok() {
+        bail!("{} is served by another process{advice}", address.display());
+    }
+    Ok(())
 }

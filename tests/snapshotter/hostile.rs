@@ -99,6 +99,9 @@ fn what_cannot_work_is_said_at_the_start() {
     other.arg("--root").arg(at("other"));
     let said = refused(other);
     assert!(said.contains("is served by another process; stop it"), "{said}");
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    let left = at("other").display().to_string();
+    assert!(!mounts.contains(&left), "what was refused left a mount: {mounts}");
     drop(daemon);
 
     // A file system that overlayfs cannot write to: its own.
