@@ -124,16 +124,6 @@ fn buildkit_builds_on_a_lazy_image() {
         let work = work.path();
         write_context(work, &format!("{}/{golang}", rig.registry));
         let buildkit = Buildkit::start(rig, work);
-        build_and_run(&buildkit);
-        let log = buildkit.log();
-        assert!(log.contains(r#""remote-snapshot-prepared":"true""#), "{log}");
-        assert!(!log.contains(r#""remote-snapshot-prepared":"false""#), "{log}");
-        // The layer of the Go image alone has 250 MB.
-        assert!(megabytes(&work.join("state/runc-stargz/content")) < 50);
-        let again = build_and_run(&buildkit);
-        assert_eq!(again.matches("CACHED").count(), 3, "all steps of the second build: {again}");
-
-        // What it makes is lazy in turn, and its cache serves a buildkitd that has nothing.
         let elsewhere = Registry::start(&work.join("registry"), None)?;
         let built = format!("{}/built:1", elsewhere.address);
         let cache = format!("type=registry,ref={}/cache:1", elsewhere.address);
@@ -143,8 +133,17 @@ fn buildkit_builds_on_a_lazy_image() {
         let exported =
             buildkit.build(&["--output", &output, "--export-cache", &format!("{cache},mode=max")]);
         assert!(exported.contains("writing cache image manifest"), "{exported}");
+        let log = buildkit.log();
+        assert!(log.contains(r#""remote-snapshot-prepared":"true""#), "{log}");
+        assert!(!log.contains(r#""remote-snapshot-prepared":"false""#), "{log}");
+        // The layer of the Go image alone has 250 MB.
+        assert!(megabytes(&work.join("state/runc-stargz/content")) < 50);
+        // What it makes is lazy in turn.
         let listed = run(rig.lazystar(["ls", "--cache-dir", &text(&work.join("cache")), &built]));
         assert_eq!(listed, "hello\n");
+        let again = build_and_run(&buildkit);
+        assert_eq!(again.matches("CACHED").count(), 3, "all steps of the second build: {again}");
+        // And its cache serves a buildkitd that has nothing.
         run(buildkit.buildctl(&["prune", "--all"]));
         let imported = buildkit.build(&["--import-cache", &cache]);
         assert_eq!(imported.matches("CACHED").count(), 3, "{imported}");
