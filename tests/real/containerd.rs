@@ -105,14 +105,20 @@ state = "{0}/run"
         ]));
     }
 
-    /// Runs a shell script in a new container and gives what it prints.
+    /// Runs a shell script in a new container and gives what it prints. That goes straight into a file: on a busy machine
+    /// containerd's shim gives up after 2 s on output that it has not passed on.
     pub(crate) fn run(&self, snapshotter: &str, image: &str, script: &str) -> String {
         let container = container_name();
         let snapshotter = format!("--snapshotter={snapshotter}");
         let image = self.name(image);
-        let arguments =
-            ["run", "--rm", &snapshotter, "--net-host", &image, &container, "sh", "-c", script];
-        run(self.ctr(&arguments))
+        let output = self.work.path().join(&container);
+        File::create(&output).expect("the rig is writable");
+        let mount = format!("type=bind,src={},dst=/output,options=rbind:rw", output.display());
+        let script = format!("exec >/output\n{script}");
+        let flags = ["run", "--rm", &snapshotter, "--net-host", "--mount", &mount];
+        let command = [&*image, &container, "sh", "-c", &script];
+        run(self.ctr(&[&flags[..], &command[..]].concat()));
+        fs::read_to_string(&output).expect("it is text")
     }
 
     /// The root file system of an image, as containerd mounts it.
