@@ -137,7 +137,7 @@ impl Config {
     /// # Errors
     /// When it is not there, not readable, or holds something that cannot be meant.
     pub fn load(file: Option<&Path>) -> Result<Loaded> {
-        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+        let path = file.unwrap_or_else(|| Path::new(DEFAULT_PATH));
         let open = match File::open(path) {
             Err(error)
                 if error.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) =>

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use tonic::Code;
 
 use crate::client::Client;
-use crate::{Daemon, binary, block_on};
+use crate::{Daemon, PATIENCE, binary, block_on};
 
 const TARGET: &str = "containerd.io/snapshot.ref";
 const IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
@@ -113,4 +114,49 @@ fn what_cannot_work_is_said_at_the_start() {
     let said = refused(command(&binary, &merged));
     rustix::mount::unmount(&merged, UnmountFlags::DETACH).expect("it is mounted");
     assert!(said.contains("choose another directory with --root"), "{said}");
+}
+
+#[test]
+fn a_silent_registry_delays_nothing_but_its_own_layers() {
+    let Some(binary) = binary("a_silent_registry_delays_nothing_but_its_own_layers") else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("sock");
+    let _daemon = Daemon::start(command(&binary, dir.path()), &socket);
+    // Connections are accepted, and that is all.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let image = format!("{}/a:b", silent.local_addr().expect("it is bound"));
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let lazy = [(TARGET, "target"), (IMAGE, &*image), (LAYER, &*digest), (TOC, &*digest)];
+    let client = Client::new(socket, "lazystar");
+    block_on(async {
+        let waiting = (0..20).map(|at| {
+            let (client, lazy) = (&client, &lazy);
+            async move { client.prepare(&format!("waiting {at}"), "", lazy).await.map(|_| ()) }
+        });
+        let mut waiting = std::pin::pin!(futures_util::future::join_all(waiting));
+        let others = async {
+            for round in 0..20 {
+                let (key, name) = (format!("active {round}"), format!("committed {round}"));
+                client.prepare(&key, "", &[]).await.expect("a snapshot");
+                client.commit(&name, &key, &[]).await.expect("it is active");
+                client.view(&key, &name, &[]).await.expect("a view");
+                client.remove(&key).await.expect("it is there");
+                client.remove(&name).await.expect("it is there");
+            }
+        };
+        tokio::select! {
+            _ = &mut waiting => panic!("the registry was not waited for"),
+            done = tokio::time::timeout(Duration::from_secs(10), others) => done.expect("no delay"),
+        }
+    });
+    // Whoever waited has gone by now, and so have their snapshots.
+    block_on(async { client.cleanup().await.expect("it cleans up") });
+    let left = || fs::read_dir(dir.path().join("root/snapshots")).expect("it is there").count();
+    let started = Instant::now();
+    while left() > 0 {
+        assert!(started.elapsed() < PATIENCE, "directories of snapshots that nobody waits for");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -52,8 +52,10 @@ pub(super) fn examine(machine: &Machine) -> Vec<Finding> {
             AREA,
             format!(
                 "Docker uses {}, so that it pulls whole images",
-                driver
-                    .map_or("its own default driver".to_owned(), |it| format!("the driver {it:?}"))
+                driver.map_or_else(
+                    || "its own default driver".to_owned(),
+                    |it| format!("the driver {it:?}")
+                )
             ),
             format!("write {SETTING} to {file} and restart Docker"),
         ),

@@ -68,7 +68,7 @@ fn try_overlay(dir: &Path) -> std::io::Result<()> {
             of("work").display()
         );
         let options = std::ffi::CString::new(options)?;
-        rustix::mount::mount("overlay", &of("on"), "overlay", MountFlags::empty(), &*options)?;
+        rustix::mount::mount("overlay", of("on"), "overlay", MountFlags::empty(), &*options)?;
         let written = fs::write(of("on").join("file"), "written");
         rustix::mount::unmount(of("on"), UnmountFlags::DETACH)?;
         written

@@ -204,7 +204,7 @@ impl Client {
         }
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         call.sent.iter().for_each(IntCounter::inc);
-        let patience = call.patience.unwrap_or(self.options().head_timeout);
+        let patience = call.patience.unwrap_or_else(|| self.options().head_timeout);
         let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) => Ok(response),
