@@ -3,6 +3,7 @@
 
 mod layers;
 mod node;
+mod packages;
 mod read;
 mod refuse;
 mod wit;

@@ -46,8 +46,9 @@ impl<S: Source> Image<S> {
     ) -> Result<Self, Error> {
         let mut sandbox = engine.sandbox()?;
         let digest = digest.map(str::to_owned);
-        let document = sandbox
-            .call(|api, store| api.lazystar_engine_oci().call_parse(store, manifest, digest.as_ref()))??;
+        let document = sandbox.call(|api, store| {
+            api.lazystar_engine_oci().call_parse(store, manifest, digest.as_ref())
+        })??;
         let unsupported = |why: &str| Err(ErrorCode::Unsupported(why.to_owned()).into());
         match document {
             Document::Manifest(manifest) if manifest.layers.len() == blobs.len() => {

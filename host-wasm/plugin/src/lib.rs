@@ -53,5 +53,5 @@ pub use error::Error;
 pub use image::{Image, Verified};
 #[cfg(feature = "native")]
 pub use native::{NativeBlob, open};
-pub use sandbox::{Handle, Sandbox, Source};
+pub use sandbox::{Give, Handle, Sandbox, Source};
 pub use tar::write_tar;
