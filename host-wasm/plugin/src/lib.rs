@@ -18,14 +18,11 @@
 //! ```
 //!
 //! Below [`Image`], [`Sandbox`] has the loop that every host of the component has, and
-//! [`Sandbox::call`] for everything else in the [interface](bindings). With the feature `native` the
-//! sources of the `lazystar` crate are there too: registries, OCI layouts and files.
+//! [`Sandbox::call`] for everything else in the [interface](bindings).
 
 mod engine;
 mod error;
 mod image;
-#[cfg(feature = "native")]
-mod native;
 mod sandbox;
 mod tar;
 
@@ -51,7 +48,5 @@ pub use bindings::exports::lazystar::engine::{layers, oci, overlay, types};
 pub use engine::{Engine, Limits};
 pub use error::Error;
 pub use image::{Image, Verified};
-#[cfg(feature = "native")]
-pub use native::{NativeBlob, open};
 pub use sandbox::{Give, Handle, Sandbox, Source};
 pub use tar::write_tar;
