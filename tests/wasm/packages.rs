@@ -45,12 +45,8 @@ fn registry(runtime: &Runtime) -> FaultRegistry {
     let registry = runtime.block_on(FaultRegistry::start(Fault::BearerAnonymous)).unwrap();
     let layers = [pack(Format::Estargz, 0), pack_upper(Format::ZstdChunked)];
     let descriptor = |layer: &Packed, blob: &[u8]| {
-        let annotations: serde_json::Map<_, _> = layer
-            .summary
-            .annotations()
-            .into_iter()
-            .map(|(key, it)| (key.into(), it.into()))
-            .collect();
+        let annotations: serde_json::Map<_, _> =
+            layer.summary.annotations().into_iter().map(|(key, it)| (key, it.into())).collect();
         let digest = registry.add_blob(blob.to_vec().into());
         json!({ "mediaType": "", "digest": digest.to_string(), "size": blob.len(), "annotations": annotations })
     };
