@@ -3,12 +3,14 @@
 
 pub mod control;
 pub mod cri;
+pub mod dirs;
 pub mod labels;
 pub mod lazy;
 pub mod lines;
 pub mod lookup;
 pub mod mount_process;
 pub mod mounts;
+pub mod record;
 pub mod service;
 pub mod snapshots;
 pub mod store;

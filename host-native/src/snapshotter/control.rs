@@ -11,8 +11,8 @@ use tokio::net::UnixStream;
 use super::labels::LayerSource;
 use super::lines::{read, write};
 use super::listen;
+use super::record::Labels;
 use super::snapshots::Snapshotter;
-use super::store::Labels;
 
 /// What there is to know about a snapshotter.
 #[derive(Debug, Deserialize, Serialize)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use lazystar_core::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::store::Labels;
+use super::record::Labels;
 use crate::open::TOC_DIGEST;
 use crate::reference::RegistryRef;
 

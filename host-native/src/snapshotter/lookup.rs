@@ -14,7 +14,7 @@ use lazystar_core::Digest;
 use tokio::time::timeout;
 
 use super::labels;
-use super::store::Labels;
+use super::record::Labels;
 use crate::containerd::{Containerd, ContainerdError, Stored};
 use crate::image::{Image, OpenOptions};
 use crate::oci::{Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, chain_ids};

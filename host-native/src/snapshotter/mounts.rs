@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
 
-use super::store::{Chain, Kind};
+use super::record::{Chain, Kind};
 use crate::proto::types::Mount;
 
 /// What a snapshot adds to its parent.
@@ -99,7 +99,7 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::{Labels, Record, Usage};
+    use super::super::record::{Labels, Record, Usage};
     use super::*;
 
     fn shape(kinds: &[Kind], user_xattrs: bool) -> (String, String, Vec<String>) {

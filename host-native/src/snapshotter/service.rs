@@ -8,8 +8,8 @@ use futures_util::stream::{self, Stream};
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
+use super::record::{Kind, Labels, Record, SnapshotError};
 use super::snapshots::{Prepared, Snapshotter};
-use super::store::{Kind, Labels, Record, SnapshotError};
 use crate::filter::Filters;
 use crate::proto::services::snapshots::v1 as api;
 

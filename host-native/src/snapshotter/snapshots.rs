@@ -1,15 +1,7 @@
 //! Snapshots: records in the store, directories below the root, lazy layers mounted on them.
-//!
-//! `ROOT/snapshots/ID/fs` is what a snapshot adds: an upper directory, or the mount of a lazy
-//! layer; `ID/work` is overlayfs's. A directory without a record is rubbish that
-//! [`cleanup`](Snapshotter::cleanup) takes away, so that whatever kills the process leaves nothing
-//! half-made behind.
 
-use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::StreamExt;
@@ -17,13 +9,13 @@ use futures_util::future::try_join_all;
 use futures_util::stream;
 
 use super::End;
+use super::dirs::{Directories, Place};
 use super::labels::{LayerSource, REMOTE, REMOTE_VALUE, TARGET, name_layer};
 use super::lazy::{LazyLayer, LazyLayers};
 use super::lookup::Lookup;
 use super::mount_process::protocol::ShownLayer;
-use super::store::{
-    Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Store, Usage, now,
-};
+use super::record::{Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, Usage, now};
+use super::store::Store;
 use super::{mounts, usage};
 use crate::metrics::{self, Reason, count_fallback};
 use crate::mount::overlay;
@@ -35,13 +27,11 @@ const RESTORED_AT_ONCE: usize = 64;
 /// A snapshotter.
 #[derive(Debug)]
 pub struct Snapshotter {
-    dir: PathBuf,
+    dirs: Arc<Directories>,
     store: Store,
     lazy: Arc<LazyLayers>,
     lookup: Option<Lookup>,
     user_xattrs: bool,
-    /// Directories that have no record yet.
-    pending: Mutex<HashSet<u64>>,
 }
 
 /// What came of a call to [`Snapshotter::prepare`].
@@ -59,8 +49,8 @@ impl Snapshotter {
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
     pub fn open(root: &Path, lazy: LazyLayers, user_xattrs: bool) -> anyhow::Result<Self> {
-        let dir = root.join("snapshots");
-        make_dir(&dir, 0o700, true)?;
+        let lazy = Arc::new(lazy);
+        let dirs = Arc::new(Directories::open(root.join("snapshots"), Arc::clone(&lazy))?);
         overlay::probe(root, user_xattrs).with_context(|| {
             format!(
                 "containers cannot write to files below {}: choose another directory with --root, one that is not itself on overlayfs or a network file system",
@@ -72,11 +62,10 @@ impl Snapshotter {
             format!(
                 "cannot use {}; when it is damaged, move it away together with {}, and pull the images again",
                 file.display(),
-                dir.display()
+                dirs.path().display()
             )
         })?;
-        let lazy = Arc::new(lazy);
-        Ok(Self { dir, store, lazy, lookup: None, user_xattrs, pending: Mutex::default() })
+        Ok(Self { dirs, store, lazy, lookup: None, user_xattrs })
     }
 
     /// Lets it look for the layers of clients that do not say which they are.
@@ -166,7 +155,8 @@ impl Snapshotter {
     /// The directory that everything is below.
     #[must_use]
     pub fn root(&self) -> &Path {
-        self.dir.parent().unwrap_or(&self.dir)
+        let dir = self.dirs.path();
+        dir.parent().unwrap_or(dir)
     }
 
     /// The lazy layers that are mounted.
@@ -209,7 +199,7 @@ impl Snapshotter {
             )));
         }
         self.check(&chain).await?;
-        Ok(mounts::of(&self.dir, &chain, self.user_xattrs))
+        Ok(mounts::of(self.dirs.path(), &chain, self.user_xattrs))
     }
 
     /// Commits an active snapshot under a name; a snapshot without a parent may be given one.
@@ -219,7 +209,7 @@ impl Snapshotter {
     pub fn commit(&self, key: &str, name: &str, parent: &str, labels: Labels) -> Result<()> {
         check_name(name)?;
         let record = self.store.get(key)?;
-        let usage = usage::scan(&self.fs(record.id))?;
+        let usage = usage::scan(&self.dirs.fs(record.id))?;
         self.store.commit(key, name, |record| {
             if !parent.is_empty() && parent != record.parent {
                 if !record.parent.is_empty() {
@@ -291,7 +281,7 @@ impl Snapshotter {
         if record.kind == Kind::Committed {
             return Ok(record.usage);
         }
-        let dir = self.fs(record.id);
+        let dir = self.dirs.fs(record.id);
         blocking(move || usage::scan(&dir)).await
     }
 
@@ -300,19 +290,11 @@ impl Snapshotter {
     /// # Errors
     /// When the directory of all of them cannot be read; what goes wrong with one is logged.
     pub fn cleanup(&self) -> Result<()> {
-        let listed = fs::read_dir(&self.dir)
-            .map_err(|cause| io("cannot list snapshots", &self.dir, cause))?;
-        // In this order: a directory that is listed is pending, or has a record by now.
-        let ids: Vec<u64> =
-            listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        let mut known = self.pending().clone();
-        self.store.walk(|_, record| {
-            known.insert(record.id);
-        })?;
-        for id in ids.into_iter().filter(|id| !known.contains(id)) {
-            self.delete(id);
-        }
-        Ok(())
+        self.dirs.clean_up(|known| {
+            self.store.walk(|_, record| {
+                known.insert(record.id);
+            })
+        })
     }
 
     async fn prepare_lazy(
@@ -336,7 +318,7 @@ impl Snapshotter {
             anyhow::Error::msg(why)
         })?;
         let place = self.new_place(Kind::Committed, parent).await?;
-        let (number, dir) = (place.number()?, self.fs(place.id));
+        let (number, dir) = (place.number()?, self.dirs.fs(place.id));
         let layer = LazyLayer { number, dir, source: source.clone() };
         if let Some(manifest) = self.lazy.mount(&layer).await? {
             // The tag may name another image when it is mounted again.
@@ -394,7 +376,7 @@ impl Snapshotter {
         place.keep();
         let mut chain = vec![(key.to_owned(), record)];
         chain.extend(below);
-        Ok(mounts::of(&self.dir, &chain, self.user_xattrs))
+        Ok(mounts::of(self.dirs.path(), &chain, self.user_xattrs))
     }
 
     /// Sees to it that every lazy layer of a chain is mounted.
@@ -416,7 +398,7 @@ impl Snapshotter {
         if self.lazy.is_mounted(layer.number) {
             return Ok(());
         }
-        make_dir(&layer.dir, 0o755, true)?;
+        self.dirs.make_again(&layer.dir)?;
         self.lazy.mount(layer).await.map(|_| ())
     }
 
@@ -424,55 +406,21 @@ impl Snapshotter {
     fn lazy_layer(&self, record: &Record) -> Option<LazyLayer> {
         let source = record.source.clone()?;
         let number = u32::try_from(record.id).ok()?;
-        Some(LazyLayer { number, dir: self.fs(record.id), source })
+        Some(LazyLayer { number, dir: self.dirs.fs(record.id), source })
     }
 
     async fn new_place(self: &Arc<Self>, kind: Kind, parent: &str) -> Result<Place> {
         let (this, parent) = (Arc::clone(self), parent.to_owned());
         // The directory of the parent may have to be asked for of the mount process.
-        blocking(move || this.make_place(kind, &parent)).await
-    }
-
-    fn make_place(self: &Arc<Self>, kind: Kind, parent: &str) -> Result<Place> {
-        let id = self.store.next_id()?;
-        self.pending().insert(id);
-        let place = Place { snapshotter: Arc::clone(self), id, kept: false };
-        make_dir(&self.dir.join(id.to_string()), 0o700, false)?;
-        let dir = self.fs(id);
-        make_dir(&dir, 0o755, false)?;
-        if kind == Kind::Active {
-            make_dir(&mounts::work_dir(&self.dir, id), 0o711, false)?;
-            if !parent.is_empty() {
-                let below = self.fs(self.store.get(parent)?.id);
-                let owner =
-                    fs::metadata(&below).map_err(|cause| io("cannot look at", &below, cause))?;
-                std::os::unix::fs::chown(&dir, Some(owner.uid()), Some(owner.gid()))
-                    .map_err(|cause| io("cannot change the owner of", &dir, cause))?;
-            }
-        }
-        Ok(place)
-    }
-
-    fn delete(&self, id: u64) {
-        let dir = self.dir.join(id.to_string());
-        // A number too great for a lazy layer is not one's.
-        let unmounted =
-            u32::try_from(id).map_or(Ok(()), |id| self.lazy.unmount(id, &self.fs(u64::from(id))));
-        if let Err(error) = unmounted {
-            tracing::warn!(dir = %dir.display(), "cannot unmount a removed snapshot: {error:#}");
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&dir) {
-            tracing::warn!(dir = %dir.display(), %error, "cannot remove a removed snapshot");
-        }
-    }
-
-    fn fs(&self, id: u64) -> PathBuf {
-        mounts::fs_dir(&self.dir, id)
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        blocking(move || {
+            let below = if kind == Kind::Active && !parent.is_empty() {
+                Some(this.store.get(&parent)?.id)
+            } else {
+                None
+            };
+            this.dirs.make(this.store.next_id()?, kind == Kind::Active, below)
+        })
+        .await
     }
 }
 
@@ -486,33 +434,6 @@ impl Record {
             self.parent
         );
         Ok(())
-    }
-}
-
-/// The directory of a snapshot that is being made; it goes when making it fails.
-struct Place {
-    snapshotter: Arc<Snapshotter>,
-    id: u64,
-    kept: bool,
-}
-
-impl Place {
-    /// The number that a lazy layer has here.
-    fn number(&self) -> anyhow::Result<u32> {
-        u32::try_from(self.id).context("this snapshotter has made too many snapshots")
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.snapshotter.delete(self.id);
-        }
-        self.snapshotter.pending().remove(&self.id);
     }
 }
 
@@ -533,13 +454,4 @@ fn check_name(name: &str) -> Result<()> {
 fn without_empty(mut labels: Labels) -> Labels {
     labels.retain(|_, value| !value.is_empty());
     labels
-}
-
-fn make_dir(dir: &Path, mode: u32, or_keep: bool) -> Result<()> {
-    let made = fs::DirBuilder::new().mode(mode).recursive(or_keep).create(dir);
-    made.map_err(|cause| io("cannot make the directory", dir, cause))
-}
-
-fn io(what: &str, path: &Path, cause: std::io::Error) -> SnapshotError {
-    SnapshotError::Io { what: format!("{what} {}", path.display()), cause }
 }

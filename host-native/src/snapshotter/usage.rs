@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::store::{Result, SnapshotError, Usage};
+use super::record::{Result, SnapshotError, Usage};
 
 /// Adds up a directory and all below it on the same file system; files with several names count
 /// once. What vanishes meanwhile does not count.
