@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::containerd::{Containerd, container_name};
 use crate::registry::Registry;
-use crate::rig::{need, run, shell, test};
+use crate::rig::{need, run, test};
 
 /// Reads much of the image again and again, out of the cache of the snapshotter where it can, and writes down what it read.
 const READER: &str = r#"
@@ -80,6 +80,15 @@ fn next_round(upper: &Path) -> String {
         thread::sleep(Duration::from_millis(50));
     }
     fs::read_to_string(upper.join("sums")).expect("it is written as a whole")
+}
+
+/// Copies an image from one registry to another.
+fn push(from: &str, to: &str) {
+    let insecure = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+    let mut command = Command::new("skopeo");
+    command.args(["--insecure-policy", "copy", "--quiet"]).args(insecure);
+    command.args([format!("docker://{from}"), format!("docker://{to}")]);
+    run(command);
 }
 
 /// Makes the kernel ask again for what it has read.
@@ -158,11 +167,7 @@ fn when_everything_is_killed_new_containers_run_without_the_registry() {
         let image = rig.image(&["debian:ctr-esgz", "debian:esgz"])?;
         let registry = Registry::start(&it.work.path().join("registry"), None)?;
         let copy = format!("{}/debian:lazy", registry.address);
-        run(shell(
-            "skopeo --insecure-policy copy --quiet --src-tls-verify=false --dest-tls-verify=false \
-             docker://$1 docker://$2",
-            [&it.name(&image), &copy],
-        ));
+        push(&it.name(&image), &copy);
         run(it.ctr(&["images", "rpull", "--plain-http", &copy]));
         let runs = |it: &Containerd<'_>| {
             let container = container_name();
@@ -170,7 +175,14 @@ fn when_everything_is_killed_new_containers_run_without_the_registry() {
             run(it.ctr(&[&flags[..], &[&copy, &container, "dpkg", "--version"]].concat()))
         };
         let expected = runs(&it);
+        // The tag names another image by now: what is mounted stays what it was.
+        let other = it.name(&rig.image(&["layers:ctr-esgz"])?);
+        push(&other, &copy);
+        it.kill_mount_process();
+        assert_eq!(runs(&it), expected);
         drop(registry);
+        it.kill_mount_process();
+        assert_eq!(runs(&it), expected);
         it.kill_mount_process();
         it.kill_lazystar(Signal::KILL);
         it.start_lazystar();

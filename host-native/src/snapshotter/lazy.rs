@@ -23,6 +23,9 @@ use super::mounts::mounted_below;
 /// How long to wait before another mount process takes the place of one that ended sooner.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often one may end so soon before the mount is given up and made anew.
+const MAX_ENDED_AT_ONCE: u32 = 3;
+
 /// A lazy layer: its number, where it is mounted, and where it comes from.
 #[derive(Clone, Debug)]
 pub struct LazyLayer {
@@ -93,7 +96,12 @@ impl LazyLayers {
                 all.remove(&number);
             }
         }
-        mounted.copied()
+        let manifest = *mounted?;
+        if let (Some(manifest), Some((known, _))) = (manifest, self.mounted().get_mut(&number)) {
+            // The tag may name another image when the mount process has to be replaced.
+            known.source.reference = known.source.reference.with_digest(manifest);
+        }
+        Ok(manifest)
     }
 
     /// Whether a layer is mounted.
@@ -174,14 +182,22 @@ impl LazyLayers {
 
     /// Starts another mount process whenever one has ended.
     async fn supervise(self: Arc<Self>) {
+        let mut ended_at_once = 0;
         loop {
             let started = Instant::now();
             self.process.ended().await;
             if self.ending.load(Ordering::Relaxed) {
                 return;
             }
-            if started.elapsed() < RESTART_PAUSE {
+            if started.elapsed() > RESTART_PAUSE {
+                ended_at_once = 0;
+            } else {
+                ended_at_once += 1;
                 sleep(RESTART_PAUSE).await;
+            }
+            if ended_at_once == MAX_ENDED_AT_ONCE {
+                // It has been cut off by the kernel, or nobody can serve it.
+                self.process.give_up_mount();
             }
             tracing::error!("the mount process ended unexpectedly; starting another");
             let known: Vec<_> = self.mounted().values().map(|(layer, _)| layer.clone()).collect();

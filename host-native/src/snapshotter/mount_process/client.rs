@@ -93,6 +93,11 @@ impl MountProcess {
         self.go_on(known).await
     }
 
+    /// Lets go of the mount that there is, so that a new one is made next.
+    pub fn give_up_mount(&self) {
+        *self.held() = None;
+    }
+
     /// Starts another process in the place of one that has ended.
     ///
     /// # Errors
