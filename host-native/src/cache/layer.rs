@@ -19,6 +19,9 @@ use super::bits::SharedBits;
 use super::overflow::Overflow;
 use super::quota::{Ages, Quota};
 
+/// The unit in which file systems free room.
+const BLOCK: u64 = 4096;
+
 /// The cache of one layer: its flat space as far as it was fetched.
 #[derive(Debug)]
 pub struct LayerCache {
@@ -105,14 +108,16 @@ impl LayerCache {
         if self.present.get(index) {
             return;
         }
+        let quota = self.cache.quota();
+        let reserved = quota.map(|quota| quota.reserve(&self.cache, chunk.bytes().len() as u64));
         match self.write(chunk) {
             Ok(()) => self.overflow.disk_works(),
             Err(error) => return self.overflow.hold(self.key(index), chunk.bytes(), &error),
         }
-        if let (Some(ages), Some(quota)) = (&self.ages, self.cache.quota()) {
+        if let (Some(ages), Some(quota)) = (&self.ages, quota) {
             ages.touch(index, quota);
-            quota.stored(&self.cache, chunk.bytes().len() as u64);
         }
+        drop(reserved);
     }
 
     /// Whether the quota leaves this layer alone.
@@ -175,14 +180,25 @@ impl LayerCache {
         let mut done = Ok(true);
         for chunk in chunks.iter().filter_map(|index| self.toc.chunk(ChunkIndex(*index))) {
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let range = self.blocks(chunk.flat_range());
             if let Err(error) =
-                rustix::fs::fallocate(&self.data, hole, chunk.flat, u64::from(chunk.len))
+                rustix::fs::fallocate(&self.data, hole, range.start, range.end - range.start)
             {
                 done = Err(error.into());
             }
         }
         rustix::fs::flock(&self.data, FlockOperation::LockShared)?;
         done
+    }
+
+    /// A range and what is beside it in its first and last block, where nothing there is present:
+    /// only whole blocks are freed.
+    fn blocks(&self, range: Range<u64>) -> Range<u64> {
+        let start = range.start - range.start % BLOCK;
+        let end = range.end.next_multiple_of(BLOCK);
+        let is_empty = |part: Range<u64>| self.toc.chunks_in(part).all(|it| !self.present.get(it));
+        let start = if is_empty(start..range.start) { start } else { range.start };
+        start..if is_empty(range.end..end) { end } else { range.end }
     }
 
     fn write(&self, chunk: &VerifiedChunk<'_>) -> io::Result<()> {

@@ -26,8 +26,10 @@ const ROOM_SHARE: u64 = 20;
 #[derive(Debug)]
 pub struct Quota {
     limit: u64,
-    /// Bytes that were written, ever.
+    /// Bytes that were written, ever, those under way included.
     written: AtomicU64,
+    /// Bytes that are being written, and may not show on the disk yet.
+    under_way: AtomicU64,
     looked_at: Mutex<u64>,
 }
 
@@ -35,11 +37,15 @@ impl Quota {
     /// At most `limit` bytes, and 5 % more while room is being made.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self { limit: limit.max(1), written: AtomicU64::new(0), looked_at: Mutex::new(0) }
+        let (written, under_way) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { limit: limit.max(1), written, under_way, looked_at: Mutex::new(0) }
     }
 
-    /// Bytes were written; makes room if there are too many.
-    pub(super) fn stored(&self, cache: &Cache, bytes: u64) {
+    /// Makes room for bytes that are going to be written, if there is none; what is returned is kept
+    /// until they are.
+    pub(super) fn reserve(&self, cache: &Cache, bytes: u64) -> Reserved<'_> {
+        let reserved = Reserved { quota: self, bytes };
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
         let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // Whoever writes waits for the room that it takes.
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,6 +53,8 @@ impl Quota {
             *looked_at = written;
             self.make_room(cache);
         }
+        drop(looked_at);
+        reserved
     }
 
     pub(super) fn ages(&self, chunks: usize) -> Ages {
@@ -60,7 +68,7 @@ impl Quota {
 
     fn make_room(&self, cache: &Cache) {
         let layers = cache.0.dir.join("layers");
-        let total = disk_bytes(&layers);
+        let total = disk_bytes(&layers) + self.under_way.load(Ordering::Relaxed);
         if total <= self.limit {
             return;
         }
@@ -105,6 +113,19 @@ impl Quota {
                 Err(error) => tracing::warn!(%error, "cannot free a part of the cache"),
             }
         }
+    }
+}
+
+/// Room for bytes that are being written.
+#[derive(Debug)]
+pub(super) struct Reserved<'a> {
+    quota: &'a Quota,
+    bytes: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.quota.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
