@@ -156,7 +156,13 @@ fn cache(global: &Global, config: &Config) -> Result<Cache> {
     open_cache(&cache_dir(global), cache_limit(global, config))
 }
 
+/// The least that holds what is read at once, and ahead, in bytes.
+const MIN_CACHE: u64 = 64_000_000;
+
 fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
+    if let Some(limit) = limit.filter(|limit| *limit < MIN_CACHE) {
+        bail!("a cache limit of {limit} bytes does not hold what is read at once; 64MB does");
+    }
     let quota = limit.map(Quota::new);
     Cache::limited(dir, quota).with_context(|| {
         format!(
