@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lazystar_core::Digest;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
@@ -47,8 +46,9 @@ pub struct LazyLayers {
     runtime: Handle,
 }
 
-/// The manifest that a mounted layer was found in.
-type Mount = Arc<OnceCell<Option<Digest>>>;
+/// Where a mounted layer comes from, by the digest of the manifest that it was found in: the tag
+/// may name another image when it has to be opened again.
+type Mount = Arc<OnceCell<LayerSource>>;
 
 impl LazyLayers {
     /// No layers yet, for a snapshotter in `root`, whose FUSE device `kept` may be if somebody held
@@ -79,12 +79,12 @@ impl LazyLayers {
         Ok(missing)
     }
 
-    /// Mounts a layer, unless it is mounted already, and returns the digest of the manifest that
-    /// it was found in.
+    /// Mounts a layer, unless it is mounted already, and returns where it comes from, whatever its tag
+    /// names later.
     ///
     /// # Errors
     /// When the layer cannot be read lazily, with the reason, or not mounted.
-    pub async fn mount(&self, layer: &LazyLayer) -> Result<Option<Digest>> {
+    pub async fn mount(&self, layer: &LazyLayer) -> Result<LayerSource> {
         let number = layer.number;
         let new = || (layer.clone(), Mount::default());
         let cell = Arc::clone(&self.mounted().entry(number).or_insert_with(new).1);
@@ -96,12 +96,11 @@ impl LazyLayers {
                 all.remove(&number);
             }
         }
-        let manifest = *mounted?;
-        if let (Some(manifest), Some((known, _))) = (manifest, self.mounted().get_mut(&number)) {
-            // The tag may name another image when the mount process has to be replaced.
-            known.source.reference = known.source.reference.with_digest(manifest);
+        let source = mounted?;
+        if let Some((known, _)) = self.mounted().get_mut(&number) {
+            known.source = source.clone();
         }
-        Ok(manifest)
+        Ok(source.clone())
     }
 
     /// Whether a layer is mounted.
@@ -153,14 +152,19 @@ impl LazyLayers {
         }
     }
 
-    async fn mount_new(&self, layer: &LazyLayer) -> Result<Option<Digest>> {
+    async fn mount_new(&self, layer: &LazyLayer) -> Result<LayerSource> {
         let manifest = self.process.open(layer.numbered()).await?;
         let (from, dir) = (self.process.dir(layer.number), layer.dir.clone());
         let bound = tokio::task::spawn_blocking(move || bind(&from, &dir)).await?;
         if bound.is_err() {
             self.process.close(layer.number).await?;
         }
-        bound.map(|()| manifest)
+        bound?;
+        let mut source = layer.source.clone();
+        if let Some(manifest) = manifest {
+            source.reference = source.reference.with_digest(manifest);
+        }
+        Ok(source)
     }
 
     /// Takes over what is shown and mounted, and returns what is not.
@@ -173,8 +177,7 @@ impl LazyLayers {
         let served = |it: &LazyLayer| shown.contains(&it.number) && bound.contains(&it.dir);
         let (served, missing): (Vec<_>, Vec<_>) = known.into_iter().partition(served);
         for layer in served {
-            // The record of its snapshot says which manifest it was found in.
-            let cell = Arc::new(OnceCell::new_with(Some(layer.source.reference.digest())));
+            let cell = Arc::new(OnceCell::new_with(Some(layer.source.clone())));
             self.mounted().insert(layer.number, (layer, cell));
         }
         missing

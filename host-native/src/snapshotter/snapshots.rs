@@ -313,17 +313,13 @@ impl Snapshotter {
             _ => Ok(labels.clone()),
         };
         let parsed = labels.and_then(|labels| Ok((LayerSource::parse(&labels)?, labels)));
-        let (mut source, labels) = parsed.map_err(|why| {
+        let (source, labels) = parsed.map_err(|why| {
             count_fallback(Reason::NoLabels);
             anyhow::Error::msg(why)
         })?;
         let place = self.new_place(Kind::Committed, parent).await?;
         let (number, dir) = (place.number()?, self.dirs.fs(place.id));
-        let layer = LazyLayer { number, dir, source: source.clone() };
-        if let Some(manifest) = self.lazy.mount(&layer).await? {
-            // The tag may name another image when it is mounted again.
-            source.reference = source.reference.with_digest(manifest);
-        }
+        let source = self.lazy.mount(&LazyLayer { number, dir, source }).await?;
         let mut labels = without_empty(labels);
         labels.insert(REMOTE.to_owned(), REMOTE_VALUE.to_owned());
         let now = now();
