@@ -29,7 +29,7 @@ use bytes::Bytes;
 use lazystar_core::toc::Assurance;
 use lazystar_core::{Digest, Toc};
 
-use crate::mount::in_user_namespace;
+use crate::user_dirs;
 pub use layer::LayerCache;
 use overflow::Overflow;
 pub use quota::Quota;
@@ -72,11 +72,10 @@ impl Cache {
     /// `$XDG_CACHE_HOME` or `~/.cache` for everybody else, root of a user namespace included.
     #[must_use]
     pub fn default_dir() -> PathBuf {
-        if rustix::process::geteuid().is_root() && !in_user_namespace() {
+        if user_dirs::is_root() {
             return PathBuf::from("/var/lib/lazystar/cache");
         }
-        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        let base = user_dirs::of_user("XDG_CACHE_HOME", Some(".cache"));
         base.unwrap_or_else(std::env::temp_dir).join("lazystar")
     }
 

@@ -127,6 +127,11 @@ impl Machine {
         fs::read_to_string(self.at(path)).unwrap_or_default()
     }
 
+    fn has_file_system(&self, name: &str) -> bool {
+        let known = self.text("/proc/filesystems");
+        known.lines().any(|line| line.split_whitespace().last() == Some(name))
+    }
+
     fn finds(&self, program: &str) -> bool {
         self.path.iter().any(|dir| dir.join(program).is_file())
     }

@@ -11,6 +11,8 @@ pub mod platform;
 pub use platform::Platform;
 
 /// Largest manifest or index that is read (OCI distribution specification, "Pushing manifests":
+/// Indexes that may point at one another before a manifest comes.
+pub(crate) const MAX_INDEXES: usize = 4;
 /// registries must accept 4 MiB and commonly refuse more).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest image configuration that is read. Histories of big images reach some 100 KiB.

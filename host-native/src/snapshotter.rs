@@ -18,19 +18,19 @@ pub mod usage;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures_util::stream::{self, Stream};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::Server;
 
-use crate::mount::in_user_namespace;
 use crate::proto::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use crate::socket::{listen, refuse_served};
 use crate::systemd;
+use crate::user_dirs;
 use cri::ImageProxy;
 use service::Service;
 use snapshots::Snapshotter;
@@ -41,22 +41,15 @@ const NAME: &str = "containerd-stargz-grpc";
 /// Where clients look for the socket: below `/run`, or below `$XDG_RUNTIME_DIR` in a user namespace.
 #[must_use]
 pub fn default_address() -> PathBuf {
-    let runtime = rootless_dir("XDG_RUNTIME_DIR", None);
-    runtime.unwrap_or_else(|| PathBuf::from("/run").join(NAME)).join(format!("{NAME}.sock"))
+    let base = user_dirs::of_user("XDG_RUNTIME_DIR", None);
+    base.unwrap_or_else(|| PathBuf::from("/run")).join(NAME).join(format!("{NAME}.sock"))
 }
 
 /// Where state is kept: below `/var/lib`, or below `$XDG_DATA_HOME` in a user namespace.
 #[must_use]
 pub fn default_root() -> PathBuf {
-    let data = rootless_dir("XDG_DATA_HOME", Some(".local/share"));
-    data.unwrap_or_else(|| PathBuf::from("/var/lib").join(NAME))
-}
-
-fn rootless_dir(variable: &str, below_home: Option<&str>) -> Option<PathBuf> {
-    let is_root = rustix::process::geteuid().is_root() && !in_user_namespace();
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home?));
-    let base = std::env::var_os(variable).map(PathBuf::from).or_else(home);
-    base.filter(|_| !is_root).map(|base| base.join(NAME))
+    let base = user_dirs::of_user("XDG_DATA_HOME", Some(".local/share"));
+    base.unwrap_or_else(|| PathBuf::from("/var/lib")).join(NAME)
 }
 
 /// What to do where a socket is served already.
@@ -130,34 +123,4 @@ fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStre
         let connection = listener.accept().await.map(|(connection, _)| connection);
         Some((connection, listener))
     })
-}
-
-/// Listens on a socket that only its owner may use, taking the place of one that nobody serves.
-/// `advice` says what to do where somebody does.
-///
-/// # Errors
-/// When somebody serves it, or it cannot be made.
-pub fn listen(address: &Path, advice: &str) -> Result<UnixListener> {
-    refuse_served(address, advice)?;
-    if let Some(dir) = address.parent() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
-    }
-    match fs::remove_file(address) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot replace {}", address.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(address)
-        .with_context(|| format!("cannot listen on {}", address.display()))?;
-    fs::set_permissions(address, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-fn refuse_served(address: &Path, advice: &str) -> Result<()> {
-    if StdUnixStream::connect(address).is_ok() {
-        bail!("{} is served by another process{advice}", address.display());
-    }
-    Ok(())
 }

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::cli::{BuildkitdArgs, Global};
-use crate::mount;
+use crate::user_dirs;
 
 /// How long the snapshotter may take until it serves.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -108,16 +108,27 @@ async fn start_snapshotter(global: &Global, root: &Path, socket: &Path) -> Resul
 
 /// The flags of this command that are the snapshotter's, too.
 fn passed_on(global: &Global) -> Vec<OsString> {
+    // All of them by name, so that none is forgotten.
+    let Global {
+        plain_http,
+        platform,
+        cache_dir,
+        cache_limit,
+        allow_unverified,
+        config,
+        log_level,
+    } = global;
     let mut flags = Vec::new();
     let mut flag = |name: &str, value: &OsStr| flags.extend([name.into(), value.to_owned()]);
-    global.config.iter().for_each(|file| flag("--config", file.as_os_str()));
-    global.cache_dir.iter().for_each(|dir| flag("--cache-dir", dir.as_os_str()));
-    global.log_level.iter().for_each(|level| flag("--log-level", level.to_string().as_ref()));
-    global.platform.iter().for_each(|it| flag("--platform", it.to_string().as_ref()));
-    if global.plain_http {
+    config.iter().for_each(|file| flag("--config", file.as_os_str()));
+    cache_dir.iter().for_each(|dir| flag("--cache-dir", dir.as_os_str()));
+    cache_limit.iter().for_each(|it| flag("--cache-limit", it.as_u64().to_string().as_ref()));
+    log_level.iter().for_each(|level| flag("--log-level", level.to_string().as_ref()));
+    platform.iter().for_each(|it| flag("--platform", it.to_string().as_ref()));
+    if *plain_http {
         flags.push("--plain-http".into());
     }
-    if global.allow_unverified {
+    if *allow_unverified {
         flags.push("--allow-unverified".into());
     }
     flags
@@ -150,11 +161,10 @@ fn buildkit_root(args: &[OsString]) -> Result<PathBuf> {
             return Ok(PathBuf::from(root));
         }
     }
-    if rustix::process::geteuid().is_root() && !mount::in_user_namespace() {
+    if user_dirs::is_root() {
         return Ok(PathBuf::from("/var/lib/buildkit"));
     }
-    let of_home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(of_home);
+    let base = user_dirs::of_user("XDG_DATA_HOME", Some(".local/share"));
     let base =
         base.context("neither XDG_DATA_HOME nor HOME is set; name a directory with --root")?;
     Ok(base.join("buildkit"))
@@ -188,7 +198,24 @@ fn code(status: ExitStatus) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_snapshotter_gets_all_flags_that_are_its_own() {
+        let global = |flags: &[OsString]| {
+            let line = [OsString::from("lazystar"), OsString::from("snapshotter")];
+            Cli::try_parse_from(line.iter().chain(flags)).expect("they are known").global
+        };
+        let line = "--plain-http --platform linux/arm64/v8 --cache-dir /c --cache-limit 20GB \
+            --allow-unverified --config /f --log-level debug";
+        let flags: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+        let (given, none) = (global(&flags), global(&[]));
+        assert_eq!(format!("{:?}", global(&passed_on(&given))), format!("{given:?}"));
+        assert_eq!(passed_on(&none), [""; 0]);
+    }
 
     #[test]
     fn state_lies_where_buildkitd_keeps_its_own() {

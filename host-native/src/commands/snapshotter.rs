@@ -31,16 +31,26 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
     fs::create_dir_all(root)
         .with_context(|| format!("cannot make the directory {}", root.display()))?;
     let root = root.canonicalize()?;
+    // By both processes: what is wrong with it, the daemon says.
+    let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
+    let cache = open_cache(&dir, cache_limit(global, &config))?;
+    let options = open_options(global, &config, Keychain::of_snapshotter(&root), &cache);
     if std::env::var_os(CHILD).is_some() {
-        mount_layers(global, &root, &config).await
+        mount_layers(global, &root, &config, cache, options).await
     } else {
         notes.iter().for_each(|note| tracing::info!("configuration, {note}"));
-        daemon(global, args, &root, &config).await
+        daemon(args, &root, &config, options).await
     }
 }
 
 /// The mount process.
-async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<()> {
+async fn mount_layers(
+    global: &Global,
+    root: &Path,
+    config: &Config,
+    cache: Cache,
+    options: OpenOptions,
+) -> Result<()> {
     // A process that goes on with fewer threads is worse than one that is replaced at once.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -48,8 +58,6 @@ async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<(
         std::process::abort();
     }));
     let device = server::inherited_device()?;
-    let cache = cache(global, root, config)?;
-    let options = options(global, root, config, &cache);
     let allow_unverified = global.allow_unverified || config.verification != Verification::Required;
     let layers = ImageLayers::new(LayerOpener { cache, allow_unverified }, options, config);
     let socket = mount_process::socket(root);
@@ -60,20 +68,11 @@ async fn mount_layers(global: &Global, root: &Path, config: &Config) -> Result<(
     }
 }
 
-fn cache(global: &Global, root: &Path, config: &Config) -> Result<Cache> {
-    let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
-    open_cache(&dir, cache_limit(global, config))
-}
-
-fn options(global: &Global, root: &Path, config: &Config, cache: &Cache) -> OpenOptions {
-    open_options(global, config, Keychain::of_snapshotter(root), cache)
-}
-
 async fn daemon(
-    global: &Global,
     args: &SnapshotterArgs,
     root: &Path,
     config: &Config,
+    options: OpenOptions,
 ) -> Result<()> {
     let launch = Launch {
         program: std::env::current_exe().context("cannot find this program")?,
@@ -83,7 +82,7 @@ async fn daemon(
     let lazy = LazyLayers::new(root, launch, device);
     let snapshotter = Snapshotter::open(root, lazy, mount::in_user_namespace())
         .with_context(|| format!("cannot keep snapshots in {}", root.display()))?;
-    let snapshotter = snapshotter.with_lookup(lookup(global, args, root, config)?);
+    let snapshotter = snapshotter.with_lookup(lookup(args, config, options)?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let end = async move {
@@ -119,16 +118,10 @@ fn serve_figures(snapshotter: &Arc<Snapshotter>, config: &Config) {
     }
 }
 
-fn lookup(
-    global: &Global,
-    args: &SnapshotterArgs,
-    root: &Path,
-    config: &Config,
-) -> Result<Option<Lookup>> {
+fn lookup(args: &SnapshotterArgs, config: &Config, options: OpenOptions) -> Result<Option<Lookup>> {
     if args.no_lookup || !config.lookup.enabled {
         return Ok(None);
     }
-    let options = options(global, root, config, &cache(global, root, config)?);
     let containerd = args.containerd.as_ref().unwrap_or(&config.lookup.containerd_address);
     // Whoever configures mirrors of a registry says its port.
     let configured = config.registry.hosts.mirrors.keys().filter(|host| host.contains(':'));

@@ -22,9 +22,7 @@ pub(super) fn examine(machine: &Machine) -> Vec<Finding> {
 }
 
 fn module(machine: &Machine) -> Finding {
-    let known = machine.text("/proc/filesystems");
-    let is_known = known.lines().any(|line| line.split_whitespace().last() == Some("fuse"));
-    match is_known {
+    match machine.has_file_system("fuse") {
         true => Finding::ok(AREA, "the kernel has FUSE"),
         false => Finding::problem(
             AREA,

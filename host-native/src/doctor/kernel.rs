@@ -9,8 +9,7 @@ pub(super) fn examine(machine: &Machine) -> Vec<Finding> {
 }
 
 fn overlay(machine: &Machine) -> Finding {
-    let known = machine.text("/proc/filesystems");
-    match known.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+    match machine.has_file_system("overlay") {
         true => Finding::ok(AREA, "the kernel has overlayfs"),
         false => Finding::problem(
             AREA,

@@ -1,11 +1,9 @@
 //! Whether the root directory can hold what overlayfs writes to.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, UnmountFlags};
-
 use super::{Finding, Machine};
+use crate::mount::{in_user_namespace, overlay};
 
 const AREA: &str = "storage";
 /// File systems that cannot hold an upper directory, by the number that statfs gives
@@ -43,38 +41,14 @@ pub(super) fn fitness(root: &Path, dir: &Path, magic: u64, uid: u32) -> Finding 
     if uid != 0 {
         return Finding::ok(AREA, format!("{root} is on a file system that overlayfs can use"));
     }
-    match try_overlay(dir) {
+    match overlay::probe(dir, in_user_namespace()) {
         Ok(()) => Finding::ok(AREA, format!("overlayfs works in {root}")),
         Err(error) => Finding::problem(
             AREA,
-            format!("overlayfs does not work in {root}: {error}"),
+            format!("overlayfs does not work in {root}: {error:#}"),
             "run it as root of the machine with CAP_SYS_ADMIN; choose another place with --root",
         ),
     }
-}
-
-/// Mounts a small overlay file system, writes to it and unmounts it.
-fn try_overlay(dir: &Path) -> std::io::Result<()> {
-    let dir = dir.join(format!(".lazystar-doctor-{}", std::process::id()));
-    let of = |name: &str| dir.join(name);
-    let tried = (|| {
-        for name in ["lower", "upper", "work", "on"] {
-            fs::create_dir_all(of(name))?;
-        }
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            of("lower").display(),
-            of("upper").display(),
-            of("work").display()
-        );
-        let options = std::ffi::CString::new(options)?;
-        rustix::mount::mount("overlay", of("on"), "overlay", MountFlags::empty(), &*options)?;
-        let written = fs::write(of("on").join("file"), "written");
-        rustix::mount::unmount(of("on"), UnmountFlags::DETACH)?;
-        written
-    })();
-    let _ = fs::remove_dir_all(&dir);
-    tried
 }
 
 /// The directory, or the nearest above it that is there.

@@ -11,15 +11,13 @@ use tokio::time::timeout;
 use super::store::Store;
 use super::{ImageError, OpenOptions, layout};
 use crate::oci::{
-    Descriptor, Document, DocumentError, Index, MAX_MANIFEST, Manifest, Platform, check_digest,
-    check_size,
+    Descriptor, Document, DocumentError, Index, MAX_INDEXES, MAX_MANIFEST, Manifest, Platform,
+    check_digest, check_size,
 };
 use crate::reference::{ImageRef, RegistryRef};
 use crate::registry::{Answer, Repository, collect};
 use crate::source::{Blob, FetchError};
 
-/// Indexes that may point at one another before a manifest comes.
-const MAX_INDEXES: usize = 4;
 /// Manifests of one index that are looked into for a layer.
 const MAX_PLATFORMS: usize = 64;
 /// How long a registry may take to say whether a tag has moved, if what it was is known.

@@ -1,6 +1,6 @@
 //! Putting together what several processes count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 #[derive(Default)]
@@ -9,6 +9,8 @@ struct Family<'t> {
     head: Vec<&'t str>,
     /// Samples by name and labels, in the order in which they first came.
     samples: Vec<(&'t str, f64)>,
+    /// Where each of them is.
+    places: HashMap<&'t str, usize>,
 }
 
 /// One text of several in the format of Prometheus: of a sample that is in more than one, the sum.
@@ -27,8 +29,9 @@ pub fn combined(texts: &[impl AsRef<str>]) -> String {
                 }
             } else if let Some((sample, value)) = line.rsplit_once(' ') {
                 let Ok(value) = value.parse::<f64>() else { continue };
-                let samples = &mut families.entry(current).or_default().samples;
-                match samples.iter_mut().find(|(known, _)| *known == sample) {
+                let Family { samples, places, .. } = families.entry(current).or_default();
+                let place = *places.entry(sample).or_insert(samples.len());
+                match samples.get_mut(place) {
                     Some((_, sum)) => *sum += value,
                     None => samples.push((sample, value)),
                 }

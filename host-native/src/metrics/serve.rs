@@ -1,15 +1,16 @@
 //! Serving figures over HTTP.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
+
+use crate::socket::listen;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -38,19 +39,7 @@ where
     R: Fn() -> F + Clone + Send + Sync + 'static,
     F: Future<Output = String> + Send + 'static,
 {
-    let what = || format!("cannot serve on {} (debug_address)", socket.display());
-    match fs::symlink_metadata(socket) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(anyhow!("there is a file that is no socket")).with_context(what);
-        }
-        Ok(_) => fs::remove_file(socket).with_context(what)?,
-        Err(_) => {}
-    }
-    if let Some(dir) = socket.parent() {
-        fs::create_dir_all(dir).with_context(what)?;
-    }
-    let listener = UnixListener::bind(socket).with_context(what)?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).with_context(what)?;
+    let listener = listen(socket, "").context("cannot serve variables (debug_address)")?;
     tracing::info!(socket = %socket.display(), "serving variables");
     let vars = async || ([(CONTENT_TYPE, "application/json")], variables());
     let absent = "here are /metrics and /debug/vars; profiles of Go are not to be had\n";

@@ -9,13 +9,12 @@ use serde::Serialize;
 
 use super::{UNCOMPRESSED, bring};
 use crate::containerd::{Containerd, Stored, source_labels};
-use crate::oci::{Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, Manifest};
+use crate::oci::{
+    Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_INDEXES, MAX_MANIFEST, Manifest,
+};
 use crate::reference::RegistryRef;
 use crate::registry::{Client, Repository};
 use crate::source::Blob;
-
-/// Indexes that may point at one another before a manifest comes.
-const MAX_INDEXES: usize = 4;
 
 /// How to fetch.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! No credential or token is ever printed: they live in headers marked sensitive.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,6 +17,7 @@ use super::challenge::Challenge;
 use super::client::{Call, Client, collect, drain};
 use super::{Endpoint, origin_of};
 use crate::keychain::Credential;
+use crate::lock::lock;
 use crate::metrics::{METRICS, Source};
 use crate::source::FetchError;
 
@@ -267,8 +268,4 @@ fn sensitive(value: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(value).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

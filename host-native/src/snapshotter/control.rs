@@ -10,9 +10,9 @@ use tokio::net::UnixStream;
 
 use super::labels::LayerSource;
 use super::lines::{read, write};
-use super::listen;
 use super::record::Labels;
 use super::snapshots::Snapshotter;
+use crate::socket::listen;
 
 /// What there is to know about a snapshotter.
 #[derive(Debug, Deserialize, Serialize)]

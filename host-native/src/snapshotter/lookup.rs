@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use super::labels;
 use super::record::Labels;
 use crate::containerd::{Containerd, ContainerdError, Stored};
 use crate::image::{Image, OpenOptions};
+use crate::lock::lock;
 use crate::oci::{Descriptor, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, chain_ids};
 use crate::open::TOC_DIGEST;
 use crate::reference::{ImageRef, RegistryRef};
@@ -211,10 +212,6 @@ fn candidates(source: &RegistryRef, others: impl Iterator<Item = RegistryRef>) -
     let mut seen = HashSet::new();
     found.retain(|it| seen.insert(it.host().to_owned()));
     found
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn text(error: ContainerdError) -> String {

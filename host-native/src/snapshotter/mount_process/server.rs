@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,12 +18,13 @@ use tokio::time::timeout;
 use super::layers::ImageLayers;
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, write_with_fd};
 use crate::driver::LazyLayer;
+use crate::lock::lock;
 use crate::metrics;
 use crate::mount::fuse::ImageFs;
 use crate::mount::tree::{LayerTable, ROOT};
 use crate::mount::{session, stack};
 use crate::snapshotter::lines::{read, write};
-use crate::snapshotter::listen;
+use crate::socket::listen;
 
 /// How long whoever reads waits, after the process before this one died, for layers that have to
 /// be opened first. What is in the cache takes milliseconds.
@@ -239,8 +240,4 @@ fn describe(number: u32, layer: &Arc<LazyLayer>) -> ShownLayer {
 /// When standard input is none.
 pub fn inherited_device() -> Result<OwnedFd> {
     Ok(std::io::stdin().as_fd().try_clone_to_owned()?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
