@@ -7,6 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lazystar_tests::processes;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::containerd::{Containerd, container_name};
@@ -16,7 +17,7 @@ use crate::rig::{need, run, test};
 /// Reads much of the image again and again, out of the cache of the snapshotter where it can, and writes down what it read.
 const READER: &str = r#"
 while :; do
-    find /usr/bin /usr/lib -xdev -type f -size -300k 2>/errors | sort | head -n 1500 >/list
+    find /usr/bin /usr/lib -xdev -type f -size -300k 2>>/errors | sort | head -n 1500 >/list
     xargs -d '\n' sha256sum </list >/sums.new 2>>/errors || echo failed >>/errors
     mv /sums.new /sums
     echo round >>/rounds
@@ -24,22 +25,9 @@ done"#;
 const ROUNDS: usize = 8;
 
 impl Containerd<'_> {
-    /// The mount process, known by its environment.
+    /// The mount process.
     pub(crate) fn mount_process(&self) -> Option<Pid> {
-        let root = self.work.path().join("lazy");
-        let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let is_it = |pid: &i32| {
-            let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let contains =
-                |text: Vec<u8>, part: &[u8]| text.windows(part.len()).any(|it| it == part);
-            contains(read("environ"), b"LAZYSTAR_MOUNT_PROCESS=1")
-                && contains(read("cmdline"), root.as_os_str().as_encoded_bytes())
-        };
-        let alive = |pid: &i32| {
-            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-        };
-        pids.filter(|pid| is_it(pid) && alive(pid)).find_map(Pid::from_raw)
+        processes::mount_process(&self.work.path().join("lazy"))
     }
 
     pub(crate) fn kill_mount_process(&self) {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use lazystar_tests::processes::mount_process;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -119,21 +120,6 @@ fn stored(notified: &UnixDatagram) -> OwnedFd {
     }
 }
 
-/// The process that serves the layers below `root`.
-fn mount_process(root: &Path) -> rustix::process::Pid {
-    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    let has = |entry: &fs::DirEntry, name: &str, part: &[u8]| {
-        let text = fs::read(entry.path().join(name)).unwrap_or_default();
-        text.windows(part.len()).any(|it| it == part)
-    };
-    let mut found = processes.filter(|it| {
-        has(it, "environ", b"LAZYSTAR_MOUNT_PROCESS=1")
-            && has(it, "cmdline", root.as_os_str().as_encoded_bytes())
-    });
-    let pid = found.next().and_then(|it| it.file_name().to_str()?.parse().ok());
-    pid.and_then(rustix::process::Pid::from_raw).expect("it runs")
-}
-
 #[test]
 fn the_mount_outlives_all_processes_while_systemd_holds_it() {
     let name = "the_mount_outlives_all_processes_while_systemd_holds_it";
@@ -156,7 +142,7 @@ fn the_mount_outlives_all_processes_while_systemd_holds_it() {
     rustix::fs::fstatfs(&user).expect("it is served");
     daemon.0.kill().expect("it runs");
     daemon.0.wait().expect("it ends");
-    let process = mount_process(&at("root"));
+    let process = mount_process(&at("root")).expect("it runs");
     rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("it runs");
     let script =
         r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=lazystar-fuse exec "$@" 3<&0 </dev/null"#;

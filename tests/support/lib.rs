@@ -4,6 +4,7 @@ pub mod fault_registry;
 pub mod layers;
 pub mod naive;
 pub mod operations;
+pub mod processes;
 pub mod proxy;
 pub mod script_host;
 pub mod synthetic;
