@@ -179,8 +179,8 @@ impl Containerd {
         };
         let (status, answers) = begun;
         let offset = status.map_or(0, |status| u64::try_from(status.offset).unwrap_or(0));
-        let first = api::WriteContentRequest { r#ref: first.r#ref, ..first };
-        Ok(Some(Ingest { containerd: self.clone(), what, first, requests, answers, offset }))
+        let (containerd, there) = (self.clone(), false);
+        Ok(Some(Ingest { containerd, what, first, requests, answers, offset, digest, there }))
     }
 }
 
@@ -193,6 +193,9 @@ pub struct Ingest {
     requests: mpsc::Sender<api::WriteContentRequest>,
     answers: Streaming<api::WriteContentResponse>,
     offset: u64,
+    digest: Digest,
+    /// Somebody else has stored the blob meanwhile.
+    there: bool,
 }
 
 impl Ingest {
@@ -200,6 +203,12 @@ impl Ingest {
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether somebody else has stored the blob meanwhile, so that its bytes are not wanted.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.there
     }
 
     /// Appends `bytes`.
@@ -210,7 +219,7 @@ impl Ingest {
         /// containerd's limit is 16 MiB for the whole message.
         const PIECE: usize = 4 << 20;
         let mut rest = bytes;
-        while !rest.is_empty() {
+        while !rest.is_empty() && !self.there {
             let data = rest.split_to(rest.len().min(PIECE));
             let length = data.len() as u64;
             let action = api::WriteAction::Write.into();
@@ -226,11 +235,12 @@ impl Ingest {
     /// # Errors
     /// When it is not what its digest says; what arrived is thrown away then.
     pub async fn commit(mut self, labels: BTreeMap<String, String>) -> Result<()> {
-        let (action, labels) = (api::WriteAction::Commit.into(), labels.into_iter().collect());
-        match self.send(api::WriteContentRequest { action, labels, ..self.next() }).await {
-            Err(error) if error.already_exists() => Ok(()),
-            done => done,
+        if !self.there {
+            let action = api::WriteAction::Commit.into();
+            let labels = labels.clone().into_iter().collect();
+            self.send(api::WriteContentRequest { action, labels, ..self.next() }).await?;
         }
+        if self.there { self.containerd.label(self.digest, labels).await } else { Ok(()) }
     }
 
     /// Throws away what arrived so far.
@@ -256,7 +266,11 @@ impl Ingest {
             }
             answers.message().await?.ok_or_else(|| Status::new(Code::Aborted, "it broke off"))
         };
-        self.containerd.call(&self.what, PATIENCE, asked).await.map(drop)
+        match self.containerd.call(&self.what, PATIENCE, asked).await {
+            Err(error) if error.already_exists() => self.there = true,
+            answered => drop(answered?),
+        }
+        Ok(())
     }
 }
 

@@ -51,7 +51,9 @@ pub async fn bring(
 async fn copy(blob: &Blob, size: u64, ingest: &mut Ingest, progress: &ProgressBar) -> Result<()> {
     let mut stream = blob.fetch(ingest.offset().min(size)..size).await?;
     let mut waiting = BytesMut::with_capacity(2 * PIECE);
-    while let Some(bytes) = stream.next().await {
+    while let Some(bytes) = stream.next().await
+        && !ingest.is_there()
+    {
         let bytes = bytes?;
         progress.inc(bytes.len() as u64);
         waiting.extend_from_slice(&bytes);
