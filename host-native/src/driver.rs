@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use lazystar_core::Toc;
@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use crate::cache::LayerCache;
 use crate::codec::NativeCodec;
 use crate::link::Link;
+use crate::lock::lock;
 use crate::metrics::{LayerMetrics, METRICS};
 use crate::source::{Blob, FetchError};
 use crate::workers;
@@ -231,7 +232,7 @@ impl LazyLayer {
         let mut jobs = Vec::new();
         let mut ended: Vec<(Waiter, Result<(), ReadError>)> = Vec::new();
         let result = {
-            let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut engine = lock(&self.engine);
             let result = input(&mut engine);
             while let Some(output) = engine.layer.poll_output() {
                 match output {
