@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::layers::{Chunk, Descriptor, Span, Summary};
+use crate::layers::{Descriptor, Span, Summary};
 use crate::oci::Document;
 use crate::overlay::{DirectoryEntry, Found, Located, Location};
 use crate::sandbox::{Handle, Sandbox, Source};
@@ -223,24 +223,7 @@ impl<S: Source + Sync> Image<S> {
         Ok(())
     }
 
-    /// The chunks of a file, in its order.
-    ///
-    /// # Errors
-    /// When it is no regular file.
-    pub fn chunks(&self, file: &Located) -> Result<Vec<Chunk>, Error> {
-        let (layer, id) = (self.layer(file)?, file.entry.id);
-        let (mut all, mut start) = (Vec::new(), Some(0));
-        while let Some(from) = start {
-            let page = self.sandbox.call(|api, store| {
-                api.lazystar_engine_layers().layer().call_chunks(store, layer, id, from, PAGE)
-            })??;
-            all.extend(page.chunks);
-            start = page.next;
-        }
-        Ok(all)
-    }
-
-    /// A part of a file; it is fetched chunk by chunk.
+    /// A part of a file. All chunks that it touches are fetched.
     ///
     /// # Errors
     /// When it is no regular file, is shorter than that, or cannot be read.

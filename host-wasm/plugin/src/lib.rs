@@ -22,6 +22,7 @@
 
 #![deny(unsafe_code)]
 
+mod clock;
 mod engine;
 mod error;
 mod image;

@@ -1,12 +1,13 @@
 //! An instance of the component, and the loop that every host of it has.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::ResourceAny;
 use wasmtime::{Store, StoreLimits};
 
 use crate::bindings::{self, EnginePre};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::layers::{Data, Descriptor, OpenStep, ReadStep, Span};
 use crate::types::{Assurance, ByteRange};
@@ -54,6 +55,7 @@ pub struct Sandbox {
     store: Mutex<Store<StoreLimits>>,
     api: bindings::Engine,
     ticks: u64,
+    clock: Arc<Clock>,
 }
 
 impl Sandbox {
@@ -61,12 +63,15 @@ impl Sandbox {
         component: &EnginePre<StoreLimits>,
         limits: StoreLimits,
         ticks: u64,
+        clock: Arc<Clock>,
     ) -> Result<Self, Error> {
         let mut store = Store::new(component.engine(), limits);
         store.limiter(|limits| limits);
         store.set_epoch_deadline(ticks);
+        let call = clock.call();
         let api = component.instantiate(&mut store).map_err(stopped)?;
-        Ok(Self { store: Mutex::new(store), api, ticks })
+        drop(call);
+        Ok(Self { store: Mutex::new(store), api, ticks, clock })
     }
 
     /// Calls into the component, for as long as the limits allow.
@@ -78,6 +83,7 @@ impl Sandbox {
         call: impl FnOnce(&bindings::Engine, &mut Store<StoreLimits>) -> wasmtime::Result<T>,
     ) -> Result<T, Error> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let _call = self.clock.call();
         store.set_epoch_deadline(self.ticks);
         call(&self.api, &mut store).map_err(stopped)
     }

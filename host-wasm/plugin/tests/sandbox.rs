@@ -128,7 +128,7 @@ fn a_tar_of_the_tree_says_what_the_layers_say() {
     let upper =
         vec![dir("d/").owner(5, 6), file("d/one", "new"), file(".wh.many", ""), dir("added/")];
     let layers = [items(), upper].map(|items| build(options(Format::Estargz, 0, 0), &items));
-    let mut image = open(compiled(), &layers).unwrap();
+    let image = open(compiled(), &layers).unwrap();
     let root = image.lookup("/", true).unwrap();
     let mut out = Vec::new();
     write_tar(&image, &root, "/", &mut out).unwrap();
