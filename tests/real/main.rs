@@ -17,4 +17,5 @@ mod registry;
 mod restart;
 mod rig;
 mod rootless;
+mod sandbox;
 mod writable;

@@ -155,6 +155,18 @@ impl Opening {
     }
 }
 
+impl LayerOpener {
+    pub(crate) fn into_layer(self) -> Result<OpenLayer, ErrorCode> {
+        let mut opening = self.0.into_inner();
+        match (opening.poll()?, opening.state) {
+            (OpenStep::Done, State::Done(toc)) => {
+                Ok(OpenLayer::new(toc, opening.limits.member_bytes))
+            }
+            _ => Err(protocol("the opener is not done")),
+        }
+    }
+}
+
 impl GuestOpener for LayerOpener {
     fn new(layer: Descriptor) -> Self {
         let least = Assurance::Verified;
@@ -208,13 +220,7 @@ impl GuestOpener for LayerOpener {
     }
 
     fn finish(this: layers::Opener) -> Result<Layer, ErrorCode> {
-        let mut opening = this.into_inner::<Self>().0.into_inner();
-        match (opening.poll()?, opening.state) {
-            (OpenStep::Done, State::Done(toc)) => {
-                Ok(Layer::new(OpenLayer::new(toc, opening.limits.member_bytes)))
-            }
-            _ => Err(protocol("the opener is not done")),
-        }
+        this.into_inner::<Self>().into_layer().map(Layer::new)
     }
 }
 

@@ -6,8 +6,8 @@ use lazystar_plugin::{Source, Trust};
 use wasmtime::component::{Component, Func, Instance, Linker, Val};
 use wasmtime::{Engine, Store};
 
-use crate::layers::{build, file, noise, options};
 use crate::{compiled, component};
+use lazystar_tests::layers::{build, file, noise, options};
 
 const CHUNK: usize = 4 << 20;
 
@@ -23,7 +23,7 @@ fn layer() -> (Vec<u8>, Vec<u8>, Vec<(String, String)>) {
 #[test]
 fn a_chunk_of_4_mib_goes_through_functions_with_types() {
     let (content, blob, annotations) = layer();
-    let mut sandbox = compiled().sandbox().unwrap();
+    let sandbox = compiled().sandbox().unwrap();
     let descriptor = Descriptor {
         media_type: String::new(),
         digest: String::new(),

@@ -1,11 +1,8 @@
 //! The corpus that all hosts of the engine share, under the limits of a sandbox.
-//!
-//! Its cases and the outcomes that core gives are in the directory that
-//! `cargo run --package lazystar-tests --example corpus -- host-wasm/dist/corpus` writes; their
-//! shape is described in `tests/support/corpus/outcome.rs`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use lazystar_core::Digest;
@@ -14,19 +11,25 @@ use lazystar_plugin::oci::{self, Document};
 use lazystar_plugin::overlay::{Change, Located, Location};
 use lazystar_plugin::types::{Assurance, ByteRange, Entry, EntryKind, ErrorCode, Subject};
 use lazystar_plugin::{Error, Handle, Limits, Sandbox};
+use lazystar_tests::corpus;
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use crate::with;
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/corpus")
+/// The corpus in a directory: `lazystar_tests::corpus` says what is in it.
+fn written() -> &'static Path {
+    static WRITTEN: OnceLock<TempDir> = OnceLock::new();
+    let directory = WRITTEN.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        corpus::write(directory.path()).unwrap();
+        directory
+    });
+    directory.path()
 }
 
 fn read(name: &str) -> Vec<u8> {
-    let path = directory().join(name);
-    fs::read(&path).unwrap_or_else(|error| {
-        panic!("{}: {error}; `cargo run --package lazystar-tests --example corpus -- host-wasm/dist/corpus` writes the corpus", path.display())
-    })
+    fs::read(written().join(name)).unwrap()
 }
 
 fn parse(name: &str) -> Value {
@@ -39,15 +42,18 @@ fn the_corpus_ends_as_in_core() {
     // What no case needs: whoever needs more is stopped, and that is no outcome.
     let engine = with(Limits { memory: 160 << 20, call: Duration::from_secs(2) });
     let cases_of = |part: &str| cases[part].as_array().unwrap().clone();
-    for (number, case) in cases_of("images").iter().enumerate() {
-        let found = image(&mut engine.sandbox().unwrap(), case, number);
-        let expected = &expected["images"][number];
-        assert!(found == *expected, "{case}\nexpected {expected}\nfound    {found}");
-    }
-    for (number, case) in cases_of("documents").iter().enumerate() {
-        let found = document(&mut engine.sandbox().unwrap(), &read(case.as_str().unwrap()));
-        let expected = &expected["documents"][number];
-        assert!(found == *expected, "{case}\nexpected {expected}\nfound    {found}");
+    let images: Vec<_> = cases_of("images")
+        .iter()
+        .enumerate()
+        .map(|(number, case)| image(&engine.sandbox().unwrap(), case, number))
+        .collect();
+    let documents: Vec<_> = cases_of("documents")
+        .iter()
+        .map(|name| document(&engine.sandbox().unwrap(), &read(name.as_str().unwrap())))
+        .collect();
+    let found = json!({ "images": images, "documents": documents });
+    if let Err(differences) = corpus::compare(&expected, &found, &cases) {
+        panic!("{differences}");
     }
 }
 
@@ -90,7 +96,7 @@ fn range(range: ByteRange) -> Value {
     json!([range.offset, range.length])
 }
 
-fn image(sandbox: &mut Sandbox, case: &Value, number: usize) -> Value {
+fn image(sandbox: &Sandbox, case: &Value, number: usize) -> Value {
     let (mut opened, mut shown) = (Vec::new(), Vec::new());
     for layer in case["layers"].as_array().unwrap() {
         let mut blob = read(layer["blob"].as_str().unwrap());
@@ -122,7 +128,7 @@ fn pieces(blob: &[u8], range: ByteRange, piece: usize) -> Vec<(u64, &[u8])> {
     pieces
 }
 
-fn open(sandbox: &mut Sandbox, layer: &Value, blob: &[u8], piece: usize) -> Result<Handle, Error> {
+fn open(sandbox: &Sandbox, layer: &Value, blob: &[u8], piece: usize) -> Result<Handle, Error> {
     let annotations = layer["annotations"].as_object().unwrap().iter();
     let descriptor = Descriptor {
         media_type: String::new(),
@@ -181,7 +187,7 @@ fn open(sandbox: &mut Sandbox, layer: &Value, blob: &[u8], piece: usize) -> Resu
         .call(|api, store| api.lazystar_engine_layers().opener().call_finish(store, opener))??)
 }
 
-fn show(sandbox: &mut Sandbox, layer: Handle, blob: &[u8], piece: usize) -> Result<Value, Error> {
+fn show(sandbox: &Sandbox, layer: Handle, blob: &[u8], piece: usize) -> Result<Value, Error> {
     let summary = sandbox
         .call(|api, store| api.lazystar_engine_layers().layer().call_summary(store, layer))?;
     let mut entries = Map::new();
@@ -214,7 +220,7 @@ fn show(sandbox: &mut Sandbox, layer: Handle, blob: &[u8], piece: usize) -> Resu
 }
 
 fn show_entry(
-    sandbox: &mut Sandbox,
+    sandbox: &Sandbox,
     layer: Handle,
     entry: &Entry,
     blob: &[u8],
@@ -282,7 +288,7 @@ fn show_entry(
 
 /// What can be read of a file, and the error after it.
 fn content(
-    sandbox: &mut Sandbox,
+    sandbox: &Sandbox,
     layer: Handle,
     file: &Entry,
     blob: &[u8],
@@ -316,7 +322,7 @@ fn content(
     Ok(json!({ "digest": Digest::of(&bytes).to_string(), "bytes": bytes.len(), "error": error }))
 }
 
-fn tree(sandbox: &mut Sandbox, layers: &[Handle]) -> Result<Value, Error> {
+fn tree(sandbox: &Sandbox, layers: &[Handle]) -> Result<Value, Error> {
     let place = |it: &Located| json!([it.layer, it.entry.id]);
     let tree = sandbox.call(|api, store| {
         api.lazystar_engine_overlay().rootfs().call_constructor(store, layers)
@@ -370,7 +376,7 @@ fn tree(sandbox: &mut Sandbox, layers: &[Handle]) -> Result<Value, Error> {
     Ok(json!({ "paths": paths, "differences": differences, "efficiency": efficiency }))
 }
 
-fn document(sandbox: &mut Sandbox, bytes: &[u8]) -> Value {
+fn document(sandbox: &Sandbox, bytes: &[u8]) -> Value {
     let descriptor = |it: &Descriptor| json!([it.media_type, it.digest, it.size, it.annotations]);
     let platform = |it: &oci::Platform| json!([it.os, it.architecture, it.variant]);
     let parsed =

@@ -3,13 +3,7 @@
 
 mod chunks;
 mod corpus;
-#[path = "../../../../tests/support/layers.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the tests of core")]
-mod layers;
 mod sandbox;
-#[path = "../../../../tests/support/script_host.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the tests of core")]
-mod script_host;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
