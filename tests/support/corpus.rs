@@ -159,6 +159,10 @@ fn hostile_tocs(add: &mut Add<'_>) {
         let layer = Layer { accept: Assurance::Consistent, ..Layer::of_blob(blob) };
         add(format!("damaged {at}, {error:?}"), vec![layer]);
     }
+    // More than an instance of the component holds, unless it is refused in time.
+    let link = format!(r#"","type":"symlink","linkName":"{}"}}"#, "x".repeat(4090));
+    let links: Vec<_> = (0..17_000).map(|at| format!("{{\"name\":\"{at}{link}")).collect();
+    add("too much text".into(), vec![Layer::of_toc(toc(&links.join(",")).as_bytes(), None)]);
     for toc_start in [0, 5, 1000, u64::MAX, i64::MAX as u64, 1 << 63] {
         let blob = [&[0; 20][..], &estargz_footer(toc_start)].concat();
         add(format!("TOC at {toc_start}"), vec![Layer::of_blob(blob)]);

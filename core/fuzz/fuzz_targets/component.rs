@@ -53,4 +53,5 @@ static BLOBS: LazyLock<Vec<Blob>> = LazyLock::new(|| {
         .into()
 });
 
-fuzz_target!(|script: &[u8]| run(&BLOBS, script));
+// Long scripts find nothing that short ones do not, and take seconds.
+fuzz_target!(|script: &[u8]| run(&BLOBS, &script[..script.len().min(400)]));

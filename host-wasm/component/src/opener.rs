@@ -25,11 +25,13 @@ const TOC_POSITIONS: [&str; 2] = [
     "io.github.containers.zstd-chunked.manifest-position",
 ];
 
-/// What a layer may ask for: an instance has at most 4 GiB, and hosts usually give less.
+/// What a layer may ask for: together it fits into an instance of 512 MiB, where running out of memory
+/// would be a trap.
 const LIMITS: Limits = Limits {
     toc_compressed_bytes: 32 << 20,
     toc_bytes: 256 << 20,
     entries: 1_000_000,
+    text_bytes: 64 << 20,
     chunk_bytes: 32 << 20,
     member_bytes: 64 << 20,
     ..Limits::DEFAULT

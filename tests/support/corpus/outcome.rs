@@ -31,6 +31,7 @@ const DEFAULTS: Limits = Limits {
     toc_compressed_bytes: 32 << 20,
     toc_bytes: 256 << 20,
     entries: 1_000_000,
+    text_bytes: 64 << 20,
     chunk_bytes: 32 << 20,
     member_bytes: 64 << 20,
     ..Limits::DEFAULT
