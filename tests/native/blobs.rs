@@ -95,7 +95,7 @@ async fn gives_the_right_bytes_in_spite_of() {
 #[tokio::test]
 async fn says_whose_fault_it_is() {
     type Check = fn(&FetchError) -> bool;
-    let cases: [(Fault, u64, Check); 16] = [
+    let cases: [(Fault, u64, Check); 15] = [
         (Fault::NotFound, 1, |error| matches!(error, FetchError::NotFound { .. })),
         (Fault::Unauthorized, 1, |error| matches!(error, FetchError::Denied { status: 401, .. })),
         (Fault::MalformedChallenge, 1, |error| matches!(error, FetchError::Protocol { .. })),
@@ -104,7 +104,6 @@ async fn says_whose_fault_it_is() {
         (Fault::RangeNotSatisfiable, 1, |error| {
             matches!(error, FetchError::RangeNotSatisfiable { start: 1000, end: 51_000, .. })
         }),
-        (Fault::IgnoresRange, 1, |error| matches!(error, FetchError::RangeIgnored { .. })),
         (Fault::WrongContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),
         (Fault::WrongTotal, 1, |error| matches!(error, FetchError::WrongRange { .. })),
         (Fault::NoContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),

@@ -233,7 +233,7 @@ async fn an_outage_fails_reads_in_time_and_ends_with_the_outage() {
         (Fault::Silent, FetchFailure::Transient),
         (Fault::NotFound, FetchFailure::Gone),
         (Fault::Unauthorized, FetchFailure::Denied),
-        (Fault::IgnoresRange, FetchFailure::Protocol),
+        (Fault::NoContentRange, FetchFailure::Protocol),
         (Fault::WrongContentRange, FetchFailure::Protocol),
     ] {
         setup.registry.set(fault);

@@ -28,7 +28,7 @@ fn mirror(registry: &FaultRegistry) -> Mirror {
 }
 
 fn hosts(of: &str, mirrors: Vec<Mirror>) -> Hosts {
-    Hosts { mirrors: [(of.to_owned(), mirrors)].into(), patience: None }
+    Hosts { mirrors: [(of.to_owned(), mirrors)].into(), ..Hosts::default() }
 }
 
 async fn registry(fault: Fault) -> FaultRegistry {
