@@ -229,7 +229,7 @@ async fn an_outage_fails_reads_in_time_and_ends_with_the_outage() {
     let layer = setup.open().await.unwrap();
     assert_eq!(read(&layer, "dir/file-4095").await.unwrap().len(), 4095);
     for (fault, failure) in [
-        (Fault::Unavailable, FetchFailure::Transient),
+        (Fault::Always(503), FetchFailure::Transient),
         (Fault::Silent, FetchFailure::Transient),
         (Fault::NotFound, FetchFailure::Gone),
         (Fault::Unauthorized, FetchFailure::Denied),

@@ -5,6 +5,7 @@ mod blobs;
 mod configs;
 mod credentials;
 mod demo_registry;
+mod faults;
 mod images;
 mod layers;
 mod mirrors;

@@ -100,7 +100,7 @@ async fn whatever_one_does_wrong_the_registry_itself_is_asked() {
         Fault::NoContentRange,
         Fault::Cuts,
         Fault::CutsShort,
-        Fault::Unavailable,
+        Fault::Always(503),
         Fault::TooManyRequests,
         Fault::Silent,
         Fault::Stalls,
