@@ -6,6 +6,7 @@ mod configs;
 mod credentials;
 mod demo_registry;
 mod faults;
+mod hosts;
 mod images;
 mod layers;
 mod mirrors;
