@@ -133,6 +133,71 @@ async fn an_expired_token_is_replaced() {
     }
 }
 
+/// No reader waits for a token: a new one is there before the old one ends.
+#[tokio::test]
+async fn a_token_in_use_is_renewed_before_its_end() {
+    let (registry, _, blob) = blob_at(Fault::BearerShort(2), Keychain::Anonymous).await;
+    blob.fetch_all(0..9).await.unwrap();
+    assert_eq!(registry.sent().refusals, 1);
+    let started = std::time::Instant::now();
+    while started.elapsed() < std::time::Duration::from_secs(4) {
+        blob.fetch_all(0..9).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(registry.sent().refusals, 1, "a token was refused");
+    let tokens = registry.counts().token;
+    assert!((3..=5).contains(&tokens), "{tokens} tokens");
+}
+
+/// The one who may is not the first one in the keychain.
+#[tokio::test]
+async fn each_credential_is_tried() {
+    let host_of = |registry: &FaultRegistry| registry.address().to_string();
+    for fault in [Fault::Basic, Fault::Bearer] {
+        let registry = FaultRegistry::start(fault).await.unwrap();
+        let digest = registry.add_blob(content());
+        let host = host_of(&registry);
+        let other = |user: &str| {
+            let password = Credential::Password { user: user.into(), password: "wrong".into() };
+            Keychain::fixed(&host, password)
+        };
+        let several = [other("bob"), other("carol"), alice(&host), other("dave")];
+        let client = crate::client(Keychain::Several(several.into()));
+        let reference: RegistryRef = format!("{host}/team/app").parse().unwrap();
+        let repository = Repository::new(&client, &reference, false).unwrap();
+        let blob = Blob::registry(&repository, &descriptor(digest, SIZE));
+        for _ in 0..3 {
+            assert_eq!(blob.fetch_all(5..10).await.unwrap(), content().slice(5..10), "{fault:?}");
+        }
+        let refusals = registry.sent().refusals;
+        assert!(refusals <= 3, "{fault:?}: {refusals} refusals");
+    }
+}
+
+/// A password that is changed on the disk counts with the next refusal.
+#[tokio::test]
+async fn a_changed_password_is_picked_up() {
+    use base64::Engine;
+    let registry = FaultRegistry::start(Fault::Basic).await.unwrap();
+    let digest = registry.add_blob(content());
+    let host = registry.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let login = |password: &str| {
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{password}"));
+        let config = serde_json::json!({ "auths": { &*host: { "auth": auth } } });
+        std::fs::write(&file, config.to_string()).unwrap();
+    };
+    login("an old one");
+    let client = crate::client(Keychain::DockerConfig(file.clone()));
+    let reference: RegistryRef = format!("{host}/team/app").parse().unwrap();
+    let repository = Repository::new(&client, &reference, false).unwrap();
+    let blob = Blob::registry(&repository, &descriptor(digest, SIZE));
+    assert!(matches!(blob.fetch_all(5..10).await, Err(FetchError::Denied { .. })));
+    login(PASSWORD);
+    assert_eq!(blob.fetch_all(5..10).await.unwrap(), content().slice(5..10));
+}
+
 #[tokio::test]
 async fn a_redirect_is_followed_once_until_it_expires() {
     for code in [400, 401, 403, 404] {

@@ -108,8 +108,11 @@ async fn edits_count_without_a_restart() {
     assert_eq!(blob.fetch_all(3..9).await.unwrap(), part);
     assert_eq!(mirror.counts().registry, 0);
 
-    let with_mirror =
-        format!("[host.\"http://{}\"]\n[host.\"http://{}\".header]\nx-team = \"a\"", mirror.address(), mirror.address());
+    let with_mirror = format!(
+        "[host.\"http://{}\"]\n[host.\"http://{}\".header]\nx-team = \"a\"",
+        mirror.address(),
+        mirror.address()
+    );
     write(root.path(), &host, &with_mirror);
     let edited = Instant::now();
     while mirror.counts().registry == 0 {
@@ -156,7 +159,8 @@ async fn hosts_are_asked_for_what_they_are_capable_of() {
         platform: "linux/riscv64".parse().unwrap(),
         ..OpenOptions::default()
     };
-    let image = Image::open(&format!("{host}/team/app:v1").parse().unwrap(), &options).await.unwrap();
+    let image =
+        Image::open(&format!("{host}/team/app:v1").parse().unwrap(), &options).await.unwrap();
     image.layers[1].blob.fetch_all(0..9).await.unwrap();
     assert_eq!(other.counts().registry, 0);
     let paths = |registry: &FaultRegistry| -> Vec<String> {
@@ -178,13 +182,29 @@ async fn tls_is_as_configured_and_http_2_where_offered() {
         (false, "skip_verify = true".to_owned(), true),
         (false, "skip_verify = false".to_owned(), false),
         (true, format!("ca = {:?}", pems.authority), false),
-        (true, format!("ca = {:?}\nclient = [[{:?}, {:?}]]", pems.authority, pems.client, pems.client_key), true),
-        (true, format!("ca = {:?}\nclient = [[{:?}, {:?}]]", pems.authority, pems.client, pems.server_key), false),
+        (
+            true,
+            format!(
+                "ca = {:?}\nclient = [[{:?}, {:?}]]",
+                pems.authority, pems.client, pems.client_key
+            ),
+            true,
+        ),
+        (
+            true,
+            format!(
+                "ca = {:?}\nclient = [[{:?}, {:?}]]",
+                pems.authority, pems.client, pems.server_key
+            ),
+            false,
+        ),
         (false, format!("ca = {:?}", root.path().join("missing.pem")), false),
         (false, format!("ca = {:?}", pems.client_key), false),
     ] {
         let registry =
-            FaultRegistry::start_tls(Fault::BearerAnonymous, certificates.config(mutual)).await.unwrap();
+            FaultRegistry::start_tls(Fault::BearerAnonymous, certificates.config(mutual))
+                .await
+                .unwrap();
         registry.add_blob(content());
         let host = format!("localhost:{}", registry.address().port());
         write(root.path(), &host, &format!("server = \"https://{host}\"\n{text}"));
@@ -200,7 +220,8 @@ async fn tls_is_as_configured_and_http_2_where_offered() {
             }
             Err(error) => {
                 assert!(!works, "{text}: {error}");
-                let is_file = text.contains("missing") || text.contains(pems.server_key.to_str().unwrap());
+                let is_file =
+                    text.contains("missing") || text.contains(pems.server_key.to_str().unwrap());
                 let message = error.to_string();
                 assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
                 if is_file && text.contains("missing") {

@@ -303,6 +303,11 @@ impl FaultRegistry {
         locked(&self.shared.asked).clone()
     }
 
+    /// Behaves as for the first request with the next one.
+    pub fn be_new(&self) {
+        self.shared.used_up.store(false, Ordering::Relaxed);
+    }
+
     /// Forgets what was asked.
     pub fn reset(&self) {
         locked(&self.shared.asked).clear();

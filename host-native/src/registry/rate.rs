@@ -23,7 +23,7 @@ const CAUTION: f64 = 0.9;
 /// The lowest rate, in requests a second.
 const LOWEST: f64 = 0.2;
 /// The rate after a refusal before which nothing was taken.
-const UNMEASURED: f64 = 1.0;
+const UNMEASURED: f64 = 10.0;
 /// How long it takes without a refusal to ask for half as much again.
 const RECOVERY: f64 = 60.0;
 /// How long it takes without a refusal to forget the limit.

@@ -83,25 +83,22 @@ impl RegistryBlob {
         if let Some(whole) = blob.whole() {
             return Ok(Body::from_whole(blob, ends, whole));
         }
-        let ranges_work = blob.repository.gives_ranges() == Some(true);
-        let opened = if ranges_work {
-            blob.open(range, urgency).await?
-        } else {
-            let _probing = blob.probing.lock().await;
+        let ranges_work = || blob.repository.gives_ranges() == Some(true);
+        // Until it is known what a host does, one request at a time finds out.
+        let mut probing = None;
+        if !ranges_work() {
+            let turn = blob.probing.lock().await;
             if let Some(whole) = blob.whole() {
                 return Ok(Body::from_whole(blob, ends, whole));
             }
-            let opened = blob.open(range, urgency).await?;
-            if opened.carried == Carried::Whole {
-                let whole = blob.keep_whole(opened)?;
-                return Ok(Body::from_whole(blob, ends, whole));
-            }
-            opened
-        };
+            probing = Some(turn).filter(|_| !ranges_work());
+        }
+        let opened = blob.open(range, urgency).await?;
         if opened.carried == Carried::Whole {
             let whole = blob.keep_whole(opened)?;
             return Ok(Body::from_whole(blob, ends, whole));
         }
+        drop(probing);
         Ok(Body::new(blob, ends, opened, urgency.clone()))
     }
 }
