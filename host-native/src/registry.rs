@@ -21,6 +21,7 @@ mod hosts;
 mod hosts_file;
 mod options;
 mod plans;
+mod probe;
 mod ranges;
 mod rate;
 mod redirect;
@@ -34,6 +35,7 @@ pub(crate) use client::collect;
 pub(crate) use connections::client_builder;
 pub(crate) use endpoint::{Capabilities, Endpoint};
 pub(crate) use failover::{Answer, Question, SILENCE, Target};
+pub(crate) use probe::{BlobAnswer, Greeting, Probe};
 pub(crate) use rate::Urgency;
 pub(crate) use transport::{Pem, TransportSettings};
 
