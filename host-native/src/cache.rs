@@ -80,6 +80,12 @@ impl Cache {
         base.unwrap_or_else(std::env::temp_dir).join("lazystar")
     }
 
+    /// Where whole blobs are kept for as long as they are needed.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.0.dir.join("spool")
+    }
+
     /// Where manifests are kept.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {

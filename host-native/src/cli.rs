@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::containerd;
+use crate::doctor::registry::RegistryName;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
 use crate::reference::{ImageRef, ReferenceError, RegistryRef};
@@ -329,6 +330,10 @@ pub struct FetchArgs {
 pub struct DoctorArgs {
     /// An image to look at, too
     pub image: Option<ImageRef>,
+    /// Look at this registry and its mirrors instead, as HOST or, to try them on an image, as
+    /// HOST/REPOSITORY[:TAG]: how to log in, byte ranges, redirects, HTTP version, latency, rate
+    #[arg(long, value_name = "HOST", conflicts_with = "image")]
+    pub registry: Option<RegistryName>,
     /// The snapshotter's socket
     #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,

@@ -32,7 +32,7 @@ use crate::keychain::Keychain;
 use crate::oci::Platform;
 use crate::open::{LayerError, LayerOpener, Layers};
 use crate::reference::ImageRef;
-use crate::registry::Client;
+use crate::registry::{Client, ClientOptions};
 
 /// Runs a command line.
 ///
@@ -138,6 +138,12 @@ fn configured(global: &Global) -> Result<Config> {
     file.map_or_else(|| Ok(Config::default()), |file| Ok(Config::load(Some(file))?.config))
 }
 
+/// What everybody's keychain is: what `docker login` stored, then what the configuration names.
+fn usual_keychain(config: &Config) -> Keychain {
+    let others = config.pull_secrets.keychains();
+    Keychain::Several([Keychain::default()].into_iter().chain(others).collect())
+}
+
 fn open_options(
     global: &Global,
     config: &Config,
@@ -145,7 +151,10 @@ fn open_options(
     cache: &Cache,
 ) -> OpenOptions {
     OpenOptions {
-        client: Client::new(config.client_options(keychain)),
+        client: Client::new(ClientOptions {
+            spool: Some(cache.spool()),
+            ..config.client_options(keychain)
+        }),
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
@@ -189,7 +198,7 @@ async fn open_image(
     cache: &Cache,
     reference: &ImageRef,
 ) -> Result<Arc<Image>> {
-    let options = open_options(global, config, Keychain::default(), cache);
+    let options = open_options(global, config, usual_keychain(config), cache);
     let image = Image::open(reference, &options).await;
     let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
     if let Some(platform) = &global.platform {
