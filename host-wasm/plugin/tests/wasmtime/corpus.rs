@@ -40,7 +40,7 @@ fn parse(name: &str) -> Value {
 fn the_corpus_ends_as_in_core() {
     let (cases, expected) = (parse("cases.json"), parse("expected.json"));
     // What no case needs: whoever needs more is stopped, and that is no outcome.
-    let engine = with(Limits { memory: 160 << 20, call: Duration::from_secs(2) });
+    let engine = with(Limits { memory: 384 << 20, call: Duration::from_secs(10) });
     let cases_of = |part: &str| cases[part].as_array().unwrap().clone();
     let images: Vec<_> = cases_of("images")
         .iter()
