@@ -8,6 +8,7 @@ use lazystar_core::fetch::{FetchFailure, FetchRequest, Priority};
 use tokio::time::{sleep, timeout};
 
 use super::LazyLayer;
+use crate::lock::lock;
 use crate::registry::Urgency;
 use crate::source::FetchError;
 
@@ -15,11 +16,18 @@ use crate::source::FetchError;
 /// times.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
 
+/// Who reads again at once what just failed at its deadline is the kernel, for the same reader.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long it waits then.
+const ONCE_MORE: Duration = Duration::from_millis(500);
+
 /// How far a request has come.
 struct Transfer {
     at: u64,
     /// When bytes last came.
     progress: Instant,
+    /// How long none may come.
+    deadline: Duration,
 }
 
 impl LazyLayer {
@@ -37,18 +45,25 @@ impl LazyLayer {
                 () = urgency.raised() => self.demand.acquire().await,
             },
         };
-        let mut transfer = Transfer { at: request.range.start, progress: Instant::now() };
+        let outage = self.blob.outage();
+        let mut transfer = Transfer {
+            at: request.range.start,
+            progress: Instant::now(),
+            deadline: if self.failed_just_now(&request) { ONCE_MORE } else { outage.deadline },
+        };
         let mut failures = 0;
         loop {
             let error = match self.transfer(&request, urgency, &mut transfer).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let outage = self.blob.outage();
-            let left = outage.deadline.saturating_sub(transfer.progress.elapsed());
+            let left = transfer.deadline.saturating_sub(transfer.progress.elapsed());
             let changed = matches!(error, FetchError::Changed { .. });
             let waits = (outage.wait || changed) && urgency.is_urgent() && !left.is_zero();
             if !waits || !error.is_transient() {
+                if left.is_zero() {
+                    *lock(&self.failed) = Some((request.range, Instant::now()));
+                }
                 return Err(error);
             }
             if failures == 0 {
@@ -98,7 +113,7 @@ impl LazyLayer {
         transfer: &Transfer,
         step: impl Future<Output = T>,
     ) -> Result<T, FetchError> {
-        let deadline = self.blob.outage().deadline;
+        let deadline = transfer.deadline;
         let left = deadline.saturating_sub(transfer.progress.elapsed());
         let mut step = std::pin::pin!(step);
         match timeout(left, &mut step).await {
@@ -107,6 +122,16 @@ impl LazyLayer {
             Err(_) if self.blob.comes_whole() => Ok(step.await),
             Err(_) => Err(FetchError::Timeout { origin: self.blob.name(), after: deadline }),
         }
+    }
+
+    /// Whether a part of what is wanted has just failed at its deadline.
+    fn failed_just_now(&self, request: &FetchRequest) -> bool {
+        lock(&self.failed)
+            .take_if(|(range, at)| {
+                let overlaps = range.start < request.range.end && request.range.start < range.end;
+                overlaps && at.elapsed() < AGAIN
+            })
+            .is_some()
     }
 
     /// Takes all of a blob into the cache that comes as a whole, since it is coming anyway.
