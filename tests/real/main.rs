@@ -18,5 +18,6 @@ mod registry;
 mod restart;
 mod rig;
 mod rootless;
+mod sandbox;
 mod tokens;
 mod writable;

@@ -9,10 +9,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(feature = "wasm-engine")]
+use super::open_sandboxed;
 use super::{Opened, cache_dir, runtime};
-use crate::cli::{Global, MountArgs};
+use crate::cli::{EngineKind, Global, MountArgs};
 use crate::mount::{self, Mounted};
 
 /// Set for the child, which writes `ready` to standard output when the mount is there.
@@ -44,16 +47,17 @@ fn start_child() -> Result<()> {
 
 fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let runtime = runtime()?;
-    let layers = runtime.block_on(async { Opened::new(global, &args.image).await?.lazy() })?;
-    let prefetched = layers.clone();
-    let mounted = mount::mount(layers, &args.dir, args.rw.as_deref())?;
-    if !args.no_prefetch {
-        runtime.spawn(async move {
-            for layer in prefetched {
-                layer.prefetch(0).await;
-            }
-        });
-    }
+    let mounted = match global.engine {
+        EngineKind::Native => mount_layers(&runtime, global, args)?,
+        #[cfg(feature = "wasm-engine")]
+        EngineKind::Wasm => {
+            let image = runtime.block_on(open_sandboxed(global, &args.image))?;
+            let tree = crate::sandbox::SandboxedTree::new(image, runtime.handle().clone())?;
+            mount::mount_tree(tree, &args.dir, args.rw.as_deref())?
+        }
+        #[cfg(not(feature = "wasm-engine"))]
+        EngineKind::Wasm => anyhow::bail!(crate::cli::NO_WASM_ENGINE),
+    };
     unmount_on_signals(&runtime, &mounted)?;
     if is_child {
         detach(global)?;
@@ -63,6 +67,19 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let result = mounted.wait().context("serving the mount failed");
     runtime.shutdown_background();
     result
+}
+
+fn mount_layers(runtime: &Runtime, global: &Global, args: &MountArgs) -> Result<Mounted> {
+    let layers = runtime.block_on(async { Opened::new(global, &args.image).await?.lazy() })?;
+    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref())?;
+    if !args.no_prefetch {
+        runtime.spawn(async move {
+            for layer in layers {
+                layer.prefetch(0).await;
+            }
+        });
+    }
+    Ok(mounted)
 }
 
 /// Tells the parent that the mount is there and lets go of its terminal. What there is to say from
@@ -78,7 +95,7 @@ fn detach(global: &Global) -> Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn unmount_on_signals(runtime: &tokio::runtime::Runtime, mounted: &Mounted) -> Result<()> {
+fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted) -> Result<()> {
     let unmounter = mounted.unmounter();
     let _inside = runtime.enter();
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
