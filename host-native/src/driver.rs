@@ -62,6 +62,8 @@ pub struct LazyLayer {
     metrics: Arc<LayerMetrics>,
     /// Whether all of the blob is being taken into the cache.
     taking: AtomicBool,
+    /// When bytes last came.
+    progress: Mutex<Instant>,
     /// What failed last at its deadline, and when.
     failed: Mutex<Option<(ByteRange, Instant)>>,
 }
@@ -106,6 +108,7 @@ impl LazyLayer {
             prefetch: Semaphore::new(PREFETCH_FETCHES),
             metrics,
             taking: AtomicBool::new(false),
+            progress: Mutex::new(Instant::now()),
             failed: Mutex::default(),
         });
         // Opening it may have brought all of it.

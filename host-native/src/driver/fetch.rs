@@ -15,7 +15,6 @@ use crate::source::FetchError;
 /// The pause before hosts that are away are asked again for a reader that waits; it doubles three
 /// times.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
-
 /// Who reads again at once what just failed at its deadline is the kernel, for the same reader.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long it waits then.
@@ -38,6 +37,8 @@ impl LazyLayer {
         request: FetchRequest,
         urgency: &Urgency,
     ) -> Result<(), FetchError> {
+        let outage = self.blob.outage();
+        let asked = Instant::now();
         let _permit = match request.priority {
             Priority::Demand => self.demand.acquire().await,
             Priority::Prefetch => tokio::select! {
@@ -45,10 +46,10 @@ impl LazyLayer {
                 () = urgency.raised() => self.demand.acquire().await,
             },
         };
-        let outage = self.blob.outage();
         let mut transfer = Transfer {
             at: request.range.start,
-            progress: Instant::now(),
+            // Who waited for others that got nothing has waited as they have.
+            progress: asked.max(*lock(&self.progress)),
             deadline: if self.failed_just_now(&request) { ONCE_MORE } else { outage.deadline },
         };
         let mut failures = 0;
@@ -61,7 +62,7 @@ impl LazyLayer {
             let changed = matches!(error, FetchError::Changed { .. });
             let waits = (outage.wait || changed) && urgency.is_urgent() && !left.is_zero();
             if !waits || !error.is_transient() {
-                if left.is_zero() {
+                if left.is_zero() && urgency.is_urgent() {
                     *lock(&self.failed) = Some((request.range, Instant::now()));
                 }
                 return Err(error);
@@ -102,6 +103,7 @@ impl LazyLayer {
             self.turn(|engine| engine.layer.handle_fetched(request.id, at, &piece));
             transfer.at += piece.len() as u64;
             transfer.progress = Instant::now();
+            *lock(&self.progress) = transfer.progress;
         }
         self.link.observe(answered - asked, answered.elapsed(), length);
         Ok(())

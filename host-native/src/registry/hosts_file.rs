@@ -70,6 +70,9 @@ pub(super) fn load(dir: &Path) -> io::Result<Listed> {
         Ok(open) => {
             let mut text = String::new();
             open.take(MAX_FILE + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > MAX_FILE {
+                return Err(io::Error::other("hosts.toml is larger than 1 MiB"));
+            }
             text
         }
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use fuser::{Errno, ReplyData};
+use fuser::Errno;
 use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, NodeId};
 use lazystar_plugin::overlay::{Located, Location};
@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::SandboxedImage;
 use crate::lock::lock;
+use crate::mount::answer::Answer;
 use crate::mount::shown::{OVERLAY_FAMILIES, ROOT, Shown, inode_of, split};
 
 /// How much of a file is read at once: a chunk, where an image does not have chunks of another size.
@@ -140,12 +141,13 @@ impl Shown for SandboxedTree {
         self.totals
     }
 
-    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData) {
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: Answer) {
         let file = match self.located(inode) {
             Ok(file) => file,
             Err(error) => return reply.error(error),
         };
         let (image, windows) = (Arc::clone(&self.image), Arc::clone(&self.windows));
+        let reply = reply.later();
         self.runtime.spawn(async move {
             match read(&image, &windows, inode, file, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
