@@ -124,7 +124,7 @@ async fn give_credentials_by_whatever_a_kubeconfig_says() {
         let wanted: &[&str] = if works { &["one", "two"] } else { &[] };
         assert_eq!(users(&config).await, wanted, "{cluster} {user}");
     }
-    let asked = asked.lock().unwrap();
+    let asked = asked.lock().unwrap().clone();
     let first = "/api/v1/secrets?fieldSelector=type%3Dkubernetes.io%2Fdockerconfigjson&limit=250";
     assert!(asked[0].ends_with(first), "{asked:?}");
     for broken in ["", "[", "current-context: x", "clusters: 3"] {

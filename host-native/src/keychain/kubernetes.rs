@@ -282,7 +282,7 @@ impl Cluster {
             Some(file) => {
                 let what = |why| format!("{}: {why}", file.display());
                 let text = read(&file).map_err(&what)?;
-                let dir = file.parent().unwrap_or(Path::new("/"));
+                let dir = file.parent().unwrap_or_else(|| Path::new("/"));
                 Self::configured(&text, dir).await.map_err(what)
             }
             None => Self::around(Path::new(SERVICE_ACCOUNT)),
