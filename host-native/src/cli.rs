@@ -102,8 +102,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What reads layers, for mount, ls, cat, stat and tree: this program, or the component in a
-    /// sandbox that a hostile image cannot leave; it fetches a file at a time and keeps nothing on
-    /// the disk (only where this program was built with the feature wasm-engine)
+    /// sandbox that a hostile image cannot leave; that is slower and keeps nothing on the disk (only
+    /// where this program was built with the feature wasm-engine)
     #[arg(long, global = true, value_name = "ENGINE", default_value = "native")]
     pub engine: EngineKind,
     /// How much to say on standard error: error, warn, info, debug, trace [default: warn; info for
