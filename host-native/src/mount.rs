@@ -6,6 +6,7 @@
 //! one FUSE mount of the merged tree, made by `fusermount3`.
 
 pub mod access;
+pub mod answer;
 pub mod fuse;
 pub mod overlay;
 pub mod session;

@@ -8,6 +8,7 @@ mod demo_registry;
 mod faults;
 mod hosts;
 mod images;
+mod kubernetes;
 mod layers;
 mod mirrors;
 mod references;

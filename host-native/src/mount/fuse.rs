@@ -17,6 +17,7 @@ use fuser::{
 use lazystar_core::toc::{Attr, Kind};
 
 use super::access::AccessLog;
+use super::answer::Answer;
 use super::shown::Shown;
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
@@ -143,7 +144,7 @@ impl<T: Shown> Filesystem for ImageFs<T> {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -153,7 +154,7 @@ impl<T: Shown> Filesystem for ImageFs<T> {
         reply: ReplyData,
     ) {
         self.access.iter().for_each(|log| log.read(inode.0));
-        self.tree.read(inode.0, offset, size, reply);
+        self.tree.read(inode.0, offset, size, Answer::new(reply, request.pid()));
     }
 
     fn readdir(

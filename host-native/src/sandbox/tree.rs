@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use fuser::{Errno, ReplyData};
+use fuser::Errno;
 use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, NodeId};
 use lazystar_plugin::overlay::{Located, Location};
@@ -15,6 +15,7 @@ use super::SandboxedImage;
 use super::recent::Recent;
 use super::window::{Window, Windows};
 use crate::lock::lock;
+use crate::mount::answer::Answer;
 use crate::mount::shown::{OVERLAY_FAMILIES, ROOT, Shown, inode_of, split};
 
 /// Directories whose names are kept.
@@ -145,7 +146,7 @@ impl Shown for SandboxedTree {
         self.totals
     }
 
-    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData) {
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: Answer) {
         let file = match self.located(inode) {
             Ok(file) => file,
             Err(error) => return reply.error(error),
@@ -159,6 +160,7 @@ impl Shown for SandboxedTree {
             windows.push(window.0);
         }
         let image = Arc::clone(&self.image);
+        let reply = reply.later();
         self.runtime.spawn(async move {
             match read(&image, &windows, &file, offset, end).await {
                 Ok(bytes) => reply.data(&bytes),
