@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod certificates;
+pub mod corpus;
 pub mod fault_registry;
 pub mod layers;
 pub mod naive;
