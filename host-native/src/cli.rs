@@ -331,7 +331,7 @@ pub struct DoctorArgs {
     /// An image to look at, too
     pub image: Option<ImageRef>,
     /// Look at this registry and its mirrors instead, as HOST or, to try them on an image, as
-    /// HOST/REPOSITORY[:TAG]: how to log in, byte ranges, redirects, HTTP version, latency, rate
+    /// `HOST/REPOSITORY[:TAG]`: how to log in, byte ranges, redirects, HTTP version, latency, rate
     #[arg(long, value_name = "HOST", conflicts_with = "image")]
     pub registry: Option<RegistryName>,
     /// The snapshotter's socket
