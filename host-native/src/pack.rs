@@ -4,6 +4,7 @@ pub mod cli;
 mod directory;
 mod gunzip;
 pub mod layout;
+mod press;
 mod spool;
 mod tarball;
 
@@ -12,18 +13,18 @@ use std::path::{Path, PathBuf};
 
 use lazystar_core::tar::{EncodeError, Entry, TarError};
 use lazystar_core::write::{
-    Candidate, Compressor, Order, OrderError, Summary, WriteError, Writer, order,
+    Assembly, Candidate, Compressor, Cutter, Landmark, Order, OrderError, Summary, WriteError,
+    order,
 };
 
 use crate::codec;
+use crate::workers::Workers;
+use press::Press;
 
 pub use directory::pack_directory;
 pub(crate) use gunzip::Gunzip;
 pub use layout::{ImageConfig, LayerBlob, write_oci_layout};
 pub use tarball::pack_tar;
-
-/// Output is passed on in pieces of about this many bytes.
-const OUTPUT_PIECE: usize = 1 << 20;
 
 /// Input is read in pieces of this many bytes.
 const INPUT_PIECE: usize = 256 << 10;
@@ -46,6 +47,8 @@ pub struct PackOptions {
     /// Where the input tar is kept while it is put in order; the system's temporary directory if not
     /// given. The file has no name.
     pub spool_dir: Option<PathBuf>,
+    /// What compresses; the threads that everybody uses if not given. Has no influence on the blob.
+    pub workers: Option<Workers>,
 }
 
 /// A layer that was packed.
@@ -125,35 +128,70 @@ impl From<EncodeError> for PackError {
 
 /// The layer writer with its output.
 struct Sink<W> {
-    writer: Writer<Box<dyn Compressor + Send>>,
+    cutter: Cutter<Box<dyn Compressor + Send>>,
+    press: Press,
+    assembly: Assembly,
     out: W,
 }
 
 impl<W: Write> Sink<W> {
     fn new(options: &PackOptions, out: W) -> Result<Self, PackError> {
-        let compressor = codec::compressor(options.layer.format.compression(), options.level)
-            .map_err(PackError::Level)?;
-        Ok(Self { writer: Writer::new(options.layer, compressor)?, out })
+        let compression = options.layer.format.compression();
+        let compressor = codec::compressor(compression, options.level).map_err(PackError::Level)?;
+        let workers = options.workers.as_ref().unwrap_or_else(|| Workers::shared()).clone();
+        Ok(Self {
+            cutter: Cutter::new(options.layer, compressor)?,
+            press: Press::new(workers, compression, options.level),
+            assembly: Assembly::default(),
+            out,
+        })
+    }
+
+    fn append(&mut self, entry: Entry, header: &[u8]) -> Result<(), PackError> {
+        self.cutter.append(entry, header)?;
+        self.pass_on(false)
+    }
+
+    fn append_landmark(&mut self, landmark: Landmark) -> Result<(), PackError> {
+        self.cutter.append_landmark(landmark)?;
+        self.pass_on(false)
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), PackError> {
-        self.writer.data(bytes)?;
-        self.pass_on(OUTPUT_PIECE)
+        self.cutter.data(bytes)?;
+        self.pass_on(false)
     }
 
-    /// Writes what has become final if it is at least `minimum` bytes.
-    fn pass_on(&mut self, minimum: usize) -> Result<(), PackError> {
-        if self.writer.output_len() >= minimum {
-            self.out.write_all(&self.writer.take_output()).map_err(PackError::Write)?;
+    fn verbatim(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.cutter.verbatim(bytes)?;
+        self.pass_on(false)
+    }
+
+    /// Has what was cut compressed, and writes what has become final; `all` of it at the end.
+    fn pass_on(&mut self, all: bool) -> Result<(), PackError> {
+        while let Some(member) = self.cutter.next_member() {
+            self.press.add(member);
+        }
+        if all {
+            self.press.hand_over();
+        }
+        while let Some(batch) = self.press.take(all).map_err(WriteError::from)? {
+            for pressed in batch {
+                self.out.write_all(pressed.bytes()).map_err(PackError::Write)?;
+                let placed = self.assembly.add(pressed);
+                self.cutter.placed(placed);
+            }
         }
         Ok(())
     }
 
     fn finish(mut self, missing: Vec<String>) -> Result<Packed, PackError> {
-        let summary = self.writer.finish()?;
-        self.pass_on(0)?;
+        self.cutter.end()?;
+        self.pass_on(true)?;
+        let (end, summary) = self.cutter.finish(self.assembly)?;
+        self.out.write_all(&end).map_err(PackError::Write)?;
         self.out.flush().map_err(PackError::Write)?;
-        Ok(Packed { summary, toc_json: self.writer.toc_json().to_vec(), missing })
+        Ok(Packed { summary, toc_json: self.cutter.into_toc_json(), missing })
     }
 }
 

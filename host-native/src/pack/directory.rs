@@ -35,10 +35,10 @@ pub fn pack_directory(
     let mut sink = Sink::new(options, out)?;
     for step in order.steps {
         match step {
-            Step::Landmark(landmark) => sink.writer.append_landmark(landmark)?,
+            Step::Landmark(landmark) => sink.append_landmark(landmark)?,
             Step::Entry(index) => {
                 let Found { path, entry, stamp } = &found[index];
-                sink.writer.append(entry.clone(), &encode_header(entry)?)?;
+                sink.append(entry.clone(), &encode_header(entry)?)?;
                 if entry.size > 0 {
                     copy(path, entry.size, stamp, &mut sink)?;
                 }

@@ -80,16 +80,13 @@ fn for_each_event(
 fn stream(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let mut sink = Sink::new(options, out)?;
     if !options.layer.lossless {
-        sink.writer.append_landmark(Landmark::NoPrefetch)?;
+        sink.append_landmark(Landmark::NoPrefetch)?;
     }
     for_each_event(reader, |event| match event {
-        Event::Entry { entry, header } => {
-            sink.writer.append(entry, &header)?;
-            Ok(())
-        }
+        Event::Entry { entry, header } => sink.append(entry, &header),
         Event::Data(bytes) => sink.data(bytes),
-        Event::Padding(bytes) | Event::Trailer(bytes) => Ok(sink.writer.verbatim(bytes)?),
-        Event::Global(bytes) => Ok(sink.writer.verbatim(&bytes)?),
+        Event::Padding(bytes) | Event::Trailer(bytes) => sink.verbatim(bytes),
+        Event::Global(bytes) => sink.verbatim(&bytes),
     })?;
     sink.finish(Vec::new())
 }
@@ -123,7 +120,7 @@ fn sorted(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<P
     for step in order.steps {
         let index = match step {
             Step::Landmark(landmark) => {
-                sink.writer.append_landmark(landmark)?;
+                sink.append_landmark(landmark)?;
                 continue;
             }
             Step::Entry(index) => index,
@@ -131,7 +128,7 @@ fn sorted(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<P
         let Spooled { entry, header, header_len } = &entries[index];
         let mut header_bytes = vec![0; *header_len];
         spool.read_exact_at(&mut header_bytes, *header)?;
-        sink.writer.append(entry.clone(), &header_bytes)?;
+        sink.append(entry.clone(), &header_bytes)?;
         let mut at = header + *header_len as u64;
         let end = at + entry.size;
         while at < end {
