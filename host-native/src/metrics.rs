@@ -220,7 +220,7 @@ impl From<&ImageError> for Reason {
         match error {
             ImageError::Fetch(error) => error.into(),
             ImageError::Document(_) | ImageError::Reference(_) => Self::BadRegistry,
-            ImageError::Layout { .. } => Self::Local,
+            ImageError::Layout { .. } | ImageError::Archive { .. } => Self::Local,
             ImageError::ExternalToc { .. } => Self::NotConverted,
         }
     }
