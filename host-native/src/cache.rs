@@ -23,12 +23,13 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use lazystar_core::toc::Assurance;
 use lazystar_core::{Digest, Toc};
 
+use crate::lock::lock;
 use crate::user_dirs;
 pub use layer::LayerCache;
 use overflow::Overflow;
@@ -79,6 +80,12 @@ impl Cache {
         base.unwrap_or_else(std::env::temp_dir).join("lazystar")
     }
 
+    /// Where whole blobs are kept for as long as they are needed.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.0.dir.join("spool")
+    }
+
     /// Where manifests are kept.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {
@@ -122,7 +129,7 @@ impl Cache {
     }
 
     fn lock_open(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Weak<LayerCache>>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.open)
     }
 
     fn layer_dir(&self, toc: &Toc) -> PathBuf {

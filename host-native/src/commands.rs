@@ -32,7 +32,7 @@ use crate::keychain::Keychain;
 use crate::oci::Platform;
 use crate::open::{LayerError, LayerOpener, Layers};
 use crate::reference::ImageRef;
-use crate::registry::Client;
+use crate::registry::{Client, ClientOptions};
 
 /// Runs a command line.
 ///
@@ -128,6 +128,12 @@ fn configured(global: &Global) -> Result<Config> {
     file.map_or_else(|| Ok(Config::default()), |file| Ok(Config::load(Some(file))?.config))
 }
 
+/// What everybody's keychain is: what `docker login` stored, then what the configuration names.
+fn usual_keychain(config: &Config) -> Keychain {
+    let others = config.pull_secrets.keychains();
+    Keychain::Several([Keychain::default()].into_iter().chain(others).collect())
+}
+
 fn open_options(
     global: &Global,
     config: &Config,
@@ -135,7 +141,10 @@ fn open_options(
     cache: &Cache,
 ) -> OpenOptions {
     OpenOptions {
-        client: Client::new(config.client_options(keychain)),
+        client: Client::new(ClientOptions {
+            spool: Some(cache.spool()),
+            ..config.client_options(keychain)
+        }),
         plain_http: global.plain_http,
         platform: global.platform.clone().unwrap_or_else(Platform::host),
         manifests: Some(cache.manifests()),
@@ -182,7 +191,7 @@ impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
         let config = configured(global)?;
         let cache = cache(global, &config)?;
-        let options = open_options(global, &config, Keychain::default(), &cache);
+        let options = open_options(global, &config, usual_keychain(&config), &cache);
         let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
             let image = Image::open(reference, &options).await;

@@ -19,8 +19,8 @@ use toml::de::DeTable;
 
 pub use read::{ConfigError, Note};
 
-use crate::keychain::Keychain;
-use crate::registry::{ClientOptions, Hosts};
+use crate::keychain::{Keychain, Kubernetes};
+use crate::registry::{ClientOptions, Hosts, Outage};
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/containerd-stargz-grpc/config.toml";
@@ -47,6 +47,8 @@ pub struct Config {
     pub debug_address: Option<PathBuf>,
     /// Credentials from what passes through containerd's CRI socket.
     pub cri_keychain: Option<CriKeychain>,
+    /// Credentials from pull secrets.
+    pub pull_secrets: PullSecrets,
     /// The most that the cache may take on the disk, in bytes.
     pub cache_limit: Option<u64>,
     /// Images, or hosts or directories of images, of which nothing is taken from the cache.
@@ -56,9 +58,9 @@ pub struct Config {
 }
 
 /// How registries are reached.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegistryConfig {
-    /// Mirrors, and how long each host may take.
+    /// Mirrors, where more of them are configured, and how long each host may take.
     pub hosts: Hosts,
     /// How often a request is sent before its failure is believed, the first time included.
     pub attempts: Option<u32>,
@@ -68,6 +70,16 @@ pub struct RegistryConfig {
     pub longest_pause: Option<Duration>,
     /// How long all attempts at one request may take, and a transfer without progress.
     pub total_timeout: Option<Duration>,
+    /// What a reader gets while its registry is away.
+    pub outage: Outage,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        let hosts = Hosts { directories: Hosts::usual_directories(), ..Hosts::default() };
+        let (attempts, backoff, longest_pause, total_timeout) = Default::default();
+        Self { hosts, attempts, backoff, longest_pause, total_timeout, outage: Outage::WAIT }
+    }
 }
 
 /// What becomes of layers whose content nothing vouches for.
@@ -95,6 +107,33 @@ pub struct Prefetch {
 impl Default for Prefetch {
     fn default() -> Self {
         Self { enabled: true, size: 0 }
+    }
+}
+
+/// Where pull secrets of Kubernetes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullSecrets {
+    /// Files and directories of mounted secrets.
+    pub paths: Vec<PathBuf>,
+    /// A cluster that is asked for them.
+    pub cluster: Option<Cluster>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its kubeconfig, if not the usual one.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl PullSecrets {
+    /// The keychains that read them.
+    #[must_use]
+    pub fn keychains(&self) -> Vec<Keychain> {
+        let cluster = self.cluster.iter();
+        let cluster = cluster.map(|it| Kubernetes::new(it.kubeconfig.clone()));
+        let cluster = cluster.map(|it| Keychain::Kubernetes(it.into()));
+        self.paths.iter().cloned().map(Keychain::DockerConfig).chain(cluster).collect()
     }
 }
 
@@ -185,6 +224,7 @@ impl Config {
             backoff: registry.backoff.unwrap_or(usual.backoff),
             longest_pause: registry.longest_pause.unwrap_or(usual.longest_pause),
             total_timeout: registry.total_timeout.unwrap_or(usual.total_timeout),
+            outage: registry.outage,
             ..usual
         }
     }

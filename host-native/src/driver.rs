@@ -5,11 +5,12 @@
 //! where their bytes arrived or on a worker thread. The engine's lock is held only while it
 //! decides, never while anything waits.
 
+mod fetch;
+
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lazystar_core::Toc;
 use lazystar_core::fetch::{FetchFailure, FetchId, FetchRequest, Priority};
@@ -17,14 +18,16 @@ use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadError, ReadId};
 use lazystar_core::toc::Landmark;
 use lazystar_core::verify::MemberJob;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::cache::LayerCache;
 use crate::codec::NativeCodec;
 use crate::link::Link;
+use crate::lock::lock;
 use crate::metrics::{LayerMetrics, METRICS};
-use crate::source::{Blob, FetchError};
+use crate::registry::Urgency;
+use crate::source::Blob;
 use crate::workers;
 
 /// Requests that readers wait for, at the same time, for one layer. Registries and their caches
@@ -55,6 +58,8 @@ pub struct LazyLayer {
     demand: Semaphore,
     prefetch: Semaphore,
     metrics: Arc<LayerMetrics>,
+    /// Whether all of the blob is being taken into the cache.
+    taking: AtomicBool,
 }
 
 struct Engine {
@@ -65,7 +70,7 @@ struct Engine {
 
 struct Fetch {
     task: AbortHandle,
-    raised: Arc<Notify>,
+    urgency: Urgency,
 }
 
 type Waiter = Box<dyn FnOnce(Result<(), ReadError>) + Send>;
@@ -85,7 +90,7 @@ impl LazyLayer {
         let digest = blob.digest().unwrap_or_else(|| toc.digest());
         let metrics = LayerMetrics::of(&digest.to_string(), toc.blob_size());
         let engine = Engine { layer, waiters: HashMap::new(), fetches: HashMap::new() };
-        Arc::new(Self {
+        let layer = Arc::new(Self {
             toc,
             cache,
             blob,
@@ -96,7 +101,11 @@ impl LazyLayer {
             demand: Semaphore::new(DEMAND_FETCHES),
             prefetch: Semaphore::new(PREFETCH_FETCHES),
             metrics,
-        })
+            taking: AtomicBool::new(false),
+        });
+        // Opening it may have brought all of it.
+        layer.keep_whole();
+        layer
     }
 
     /// The table of contents.
@@ -231,7 +240,7 @@ impl LazyLayer {
         let mut jobs = Vec::new();
         let mut ended: Vec<(Waiter, Result<(), ReadError>)> = Vec::new();
         let result = {
-            let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut engine = lock(&self.engine);
             let result = input(&mut engine);
             while let Some(output) = engine.layer.poll_output() {
                 match output {
@@ -240,7 +249,7 @@ impl LazyLayer {
                         engine.fetches.insert(request.id, fetch);
                     }
                     Output::Raise(id) => {
-                        engine.fetches.get(&id).into_iter().for_each(|it| it.raised.notify_one());
+                        engine.fetches.get(&id).into_iter().for_each(|it| it.urgency.raise());
                     }
                     Output::Abandon(id) => {
                         engine.fetches.remove(&id).into_iter().for_each(|it| it.task.abort());
@@ -281,61 +290,21 @@ impl LazyLayer {
     }
 
     fn start(self: &Arc<Self>, request: FetchRequest) -> Fetch {
-        let raised = Arc::new(Notify::new());
-        let layer = Arc::clone(self);
-        let waked = Arc::clone(&raised);
+        let urgency = Urgency::new(request.priority == Priority::Demand);
+        let (layer, of_task) = (Arc::clone(self), urgency.clone());
         let task = self.runtime.spawn(async move {
-            let result = layer.fetch(request, &waked).await;
+            let result = layer.fetch(request, &of_task).await;
             if let Err(error) = &result {
                 tracing::warn!(range = %request.range, %error, "fetch failed");
             }
             // When all of its bytes came, the engine knows nothing of it any more and ignores this.
-            let failure = result.as_ref().err().map_or(FetchFailure::Protocol, failure);
+            let failure = result.as_ref().err().map_or(FetchFailure::Protocol, fetch::failure);
             layer.turn(|engine| {
                 engine.fetches.remove(&request.id);
                 engine.layer.handle_fetch_failed(request.id, failure);
             });
         });
-        Fetch { task: task.abort_handle(), raised }
-    }
-
-    async fn fetch(
-        self: &Arc<Self>,
-        request: FetchRequest,
-        raised: &Notify,
-    ) -> Result<(), FetchError> {
-        let _permit = match request.priority {
-            Priority::Demand => self.demand.acquire().await,
-            Priority::Prefetch => tokio::select! {
-                permit = self.prefetch.acquire() => permit,
-                () = raised.notified() => self.demand.acquire().await,
-            },
-        };
-        let asked = Instant::now();
-        let mut stream = self.blob.fetch(request.range.into()).await?;
-        let answered = Instant::now();
-        let mut at = request.range.start;
-        if request.priority == Priority::Demand {
-            self.metrics.demanded(request.range.len());
-        }
-        self.metrics.answered(answered - asked);
-        while let Some(piece) = stream.next().await {
-            let piece = piece?;
-            self.metrics.fetched(piece.len() as u64);
-            self.turn(|engine| engine.layer.handle_fetched(request.id, at, &piece));
-            at += piece.len() as u64;
-        }
-        self.link.observe(answered - asked, answered.elapsed(), request.range.len());
-        Ok(())
-    }
-}
-
-fn failure(error: &FetchError) -> FetchFailure {
-    match error {
-        FetchError::NotFound { .. } => FetchFailure::Gone,
-        FetchError::Denied { .. } => FetchFailure::Denied,
-        error if error.is_transient() => FetchFailure::Transient,
-        _ => FetchFailure::Protocol,
+        Fetch { task: task.abort_handle(), urgency }
     }
 }
 

@@ -1,23 +1,20 @@
 //! Where credentials for registries come from.
+//!
+//! A keychain is a live source: files are read, helpers run and servers asked each time that a
+//! credential is needed, which is when a token is.
 
 mod cri;
+mod docker;
+mod helper;
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use docker_credential::{CredentialRetrievalError, DockerCredential};
 
 pub use cri::CriCredentials;
-
-/// How long a credential helper may take. Helpers of clouds ask the network and take some seconds.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(20);
-/// The key under which `docker login` stores the credential of Docker Hub.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+pub use kubernetes::Kubernetes;
 
 /// What proves to a registry who is asking. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,10 +43,11 @@ impl fmt::Debug for Credential {
 #[derive(Clone, Debug, Default)]
 pub enum Keychain {
     /// What `docker login` and `podman login` stored: `$DOCKER_CONFIG/config.json` or
-    /// `~/.docker/config.json` with its credential helpers, then podman's `auth.json`.
+    /// `~/.docker/config.json`, then podman's `auth.json`, all with their credential helpers.
     #[default]
     Docker,
-    /// What `docker login` stored in this file, with its credential helpers.
+    /// A file as `docker login` writes it, or a directory of pull secrets as Kubernetes mounts them:
+    /// `.dockerconfigjson` or `.dockercfg` in it, or in directories in it.
     DockerConfig(PathBuf),
     /// No credentials.
     Anonymous,
@@ -57,7 +55,9 @@ pub enum Keychain {
     Fixed(Arc<BTreeMap<String, Credential>>),
     /// What came with pulls over CRI, in this file of [`CriCredentials`].
     Cri(PathBuf),
-    /// The first of these that has one.
+    /// The pull secrets of a cluster.
+    Kubernetes(Arc<Kubernetes>),
+    /// All that these have, in this order.
     Several(Arc<[Self]>),
 }
 
@@ -68,97 +68,43 @@ impl Keychain {
         Self::Fixed(Arc::new([(host.to_owned(), credential)].into()))
     }
 
-    /// The keychain of a snapshotter below `root`: what `docker login` stored, then what came with
-    /// pulls over CRI.
+    /// The keychain of a snapshotter below `root`: what `docker login` stored, then `others`, then
+    /// what came with pulls over CRI.
     #[must_use]
-    pub fn of_snapshotter(root: &Path) -> Self {
-        Self::Several([Self::Docker, Self::Cri(CriCredentials::file(root))].into())
+    pub fn of_snapshotter(root: &Path, others: impl IntoIterator<Item = Self>) -> Self {
+        let cri = Self::Cri(CriCredentials::file(root));
+        Self::Several([Self::Docker].into_iter().chain(others).chain([cri]).collect())
     }
 
-    /// The credential for `repository` of `host`, both as references write them.
+    /// The credentials for `repository` of `host`, both as references write them, those first that
+    /// are for it most likely.
     ///
     /// What cannot be read is logged and counts as none: the registry then says whether it matters.
-    pub async fn credential(&self, host: &str, repository: &str) -> Option<Credential> {
+    pub async fn credentials(&self, host: &str, repository: &str) -> Vec<Credential> {
         match self {
-            Self::Anonymous => None,
+            Self::Anonymous => Vec::new(),
             Self::Several(all) => {
+                let mut found = Vec::new();
                 for one in &**all {
-                    let found = Box::pin(one.credential(host, repository)).await;
-                    if found.is_some() {
-                        return found;
+                    for credential in Box::pin(one.credentials(host, repository)).await {
+                        if !found.contains(&credential) {
+                            found.push(credential);
+                        }
                     }
                 }
-                None
+                found
             }
             Self::Cri(file) => {
                 let (file, host, repository) =
                     (file.clone(), host.to_owned(), repository.to_owned());
                 let look_up = move || cri::look_up(&file, &host, &repository);
-                tokio::task::spawn_blocking(look_up).await.unwrap_or(None)
+                let found = tokio::task::spawn_blocking(look_up).await.unwrap_or(None);
+                found.into_iter().collect()
             }
-            Self::Fixed(credentials) => credentials.get(host).cloned(),
-            Self::Docker | Self::DockerConfig(_) => {
-                let server = if host == "docker.io" { DOCKER_HUB_KEY } else { host }.to_owned();
-                let file =
-                    if let Self::DockerConfig(file) = self { Some(file.clone()) } else { None };
-                // Reading files and running helpers block, and helpers may do so for ever.
-                let look_up = tokio::task::spawn_blocking(move || match file {
-                    Some(file) => usable(&server, from_file(&file, &server)),
-                    None => [
-                        docker_credential::get_credential,
-                        docker_credential::get_podman_credential,
-                    ]
-                    .iter()
-                    .find_map(|source| usable(&server, source(&server))),
-                });
-                match tokio::time::timeout(HELPER_TIMEOUT, look_up).await {
-                    Ok(found) => found.unwrap_or(None),
-                    Err(_) => {
-                        tracing::warn!(
-                            host,
-                            "the credential helper did not answer in {HELPER_TIMEOUT:?}; going on without"
-                        );
-                        None
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn from_file(path: &Path, server: &str) -> Result<DockerCredential, CredentialRetrievalError> {
-    let file = File::open(path).map_err(|_| CredentialRetrievalError::ConfigNotFound)?;
-    docker_credential::get_credential_from_reader(BufReader::new(file), server)
-}
-
-fn usable(
-    server: &str,
-    found: Result<DockerCredential, CredentialRetrievalError>,
-) -> Option<Credential> {
-    match found {
-        // The last step of a logout may leave an entry without content.
-        Ok(DockerCredential::UsernamePassword(user, password))
-            if user.is_empty() && password.is_empty() =>
-        {
-            None
-        }
-        Ok(DockerCredential::UsernamePassword(user, password)) => {
-            Some(Credential::Password { user, password })
-        }
-        Ok(DockerCredential::IdentityToken(token)) => Some(Credential::IdentityToken(token)),
-        Err(
-            CredentialRetrievalError::NoCredentialConfigured
-            | CredentialRetrievalError::ConfigNotFound,
-        ) => None,
-        Err(CredentialRetrievalError::ConfigReadError) => None,
-        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {
-            // Not what it printed: that may hold the secret.
-            tracing::debug!(server, helper, "the credential helper has nothing");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(server, "cannot use the stored credential: {error}");
-            None
+            Self::Fixed(credentials) => credentials.get(host).cloned().into_iter().collect(),
+            Self::Docker => docker::stored(docker::usual_files(), host, repository).await,
+            Self::DockerConfig(file) => docker::stored(vec![file.clone()], host, repository).await,
+            Self::Kubernetes(cluster) => cluster.credentials(host, repository).await,
         }
     }
 }

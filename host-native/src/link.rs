@@ -1,9 +1,11 @@
 //! What the way to a registry is like, and how requests should be cut for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lazystar_core::layer::FetchPolicy;
+
+use crate::lock::lock;
 
 /// How much a new observation counts against all before it.
 const WEIGHT: f64 = 0.2;
@@ -26,7 +28,7 @@ impl Link {
     /// Takes into account a request that was answered after `latency` and took `transfer` more
     /// for `bytes` bytes.
     pub fn observe(&self, latency: Duration, transfer: Duration, bytes: u64) {
-        let mut measured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut measured = lock(&self.0);
         blend(&mut measured.latency, latency.as_secs_f64());
         if bytes >= RATE_SAMPLE {
             blend(&mut measured.rate, bytes as f64 / transfer.as_secs_f64().max(1e-6));
@@ -37,7 +39,7 @@ impl Link {
     /// the round trip that it saves, so that is what a request may bring along unasked.
     #[must_use]
     pub fn policy(&self) -> FetchPolicy {
-        let measured = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let measured = lock(&self.0);
         let (Some(latency), Some(rate)) = (measured.latency, measured.rate) else {
             return FetchPolicy::default();
         };

@@ -206,9 +206,9 @@ impl From<&FetchError> for Reason {
             | FetchError::Truncated { .. } => Self::Unreachable,
             FetchError::Status { .. } if error.is_transient() => Self::Unreachable,
             FetchError::Status { .. }
-            | FetchError::RangeIgnored { .. }
             | FetchError::RangeNotSatisfiable { .. }
             | FetchError::WrongRange { .. }
+            | FetchError::Changed { .. }
             | FetchError::Protocol { .. } => Self::BadRegistry,
             FetchError::Io { .. } => Self::Local,
         }

@@ -13,20 +13,31 @@ use reqwest::{Method, Response, StatusCode, Url};
 mod auth;
 mod challenge;
 mod client;
+mod connections;
+mod endpoint;
 mod failover;
+mod health;
 mod hosts;
+mod hosts_file;
 mod options;
+mod plans;
+mod ranges;
+mod rate;
 mod redirect;
+mod transport;
 
 pub use client::{Client, Statistics};
 pub use hosts::{Hosts, Mirror};
-pub use options::ClientOptions;
+pub use options::{ClientOptions, Outage};
 
 pub(crate) use client::collect;
-pub(crate) use failover::{Answer, Question, Target};
-pub(crate) use hosts::Endpoint;
+pub(crate) use connections::client_builder;
+pub(crate) use endpoint::{Capabilities, Endpoint};
+pub(crate) use failover::{Answer, Question, SILENCE, Target};
+pub(crate) use rate::Urgency;
+pub(crate) use transport::{Pem, TransportSettings};
 
-use hosts::Plan;
+use endpoint::Plan;
 
 use crate::reference::RegistryRef;
 use crate::source::FetchError;
@@ -37,26 +48,54 @@ pub struct Repository(Arc<Inner>);
 
 struct Inner {
     client: Client,
-    name: String,
-    plan: Plan,
+    reference: RegistryRef,
+    plain_http: bool,
 }
 
 impl Repository {
     /// The repository of `reference`. Sends no request.
     ///
-    /// Registries on this machine (`localhost`, `127.0.0.1`, `[::1]`) are spoken to over plain
-    /// HTTP; others only if `plain_http` says so.
+    /// Which hosts it is asked of is what the client's [`Hosts`] say, at any time. Registries on
+    /// this machine (`localhost`, `127.0.0.1`, `[::1]`) are spoken to by HTTP or TLS, whichever
+    /// they know; others by plain HTTP only if `plain_http` or their configuration says so.
     ///
     /// # Errors
-    /// If the host of the reference cannot stand in a URL.
+    /// If the host of the reference, or of a mirror, cannot stand in a URL.
     pub fn new(
         client: &Client,
         reference: &RegistryRef,
         plain_http: bool,
     ) -> Result<Self, FetchError> {
-        let plan = client.options().hosts.plan(reference, plain_http)?;
-        let name = reference.repository().to_owned();
-        Ok(Self(Arc::new(Inner { client: client.clone(), name, plan })))
+        client.plans().plan(reference, plain_http)?;
+        let (client, reference) = (client.clone(), reference.clone());
+        Ok(Self(Arc::new(Inner { client, reference, plain_http })))
+    }
+
+    /// The hosts that are asked for what is in the repository, as things are now: their addresses
+    /// and all that is configured for them, secrets left out.
+    ///
+    /// # Errors
+    /// If their configuration cannot be used.
+    pub async fn hosts(&self) -> Result<Vec<String>, FetchError> {
+        Ok(self.plan().await?.endpoints().iter().map(ToString::to_string).collect())
+    }
+
+    async fn plan(&self) -> Result<Plan, FetchError> {
+        let Inner { client, reference, plain_http } = &*self.0;
+        let plans = client.plans();
+        if let Some(plan) = plans.current(reference, *plain_http) {
+            return Ok(plan);
+        }
+        let (plans, reference, plain_http) = (Arc::clone(plans), reference.clone(), *plain_http);
+        let read = move || plans.plan(&reference, plain_http);
+        tokio::task::spawn_blocking(read).await.map_err(|error| FetchError::Unreachable {
+            origin: self.to_string(),
+            cause: error.to_string(),
+        })?
+    }
+
+    fn name(&self) -> &str {
+        self.0.reference.repository()
     }
 
     /// The client that this repository is seen through.
@@ -72,12 +111,15 @@ impl Repository {
         reference: &str,
         attempts: u32,
     ) -> Result<Answer, FetchError> {
+        let is_digest = reference.contains(':');
         let question = Question {
             method,
             path: &["manifests", reference],
+            wanted: if is_digest { Capabilities::PULL } else { Capabilities::RESOLVE },
             accept: Some(crate::oci::media::ACCEPT_MANIFEST),
             range: None,
             attempts: Some(attempts),
+            urgency: Urgency::default(),
         };
         let what = || format!("manifest {reference} in {self}");
         self.ask(&question, &Target::default(), |response, endpoint| {
@@ -113,7 +155,7 @@ pub(crate) fn check(
 
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.0.plan.origin().host, self.0.name)
+        write!(f, "{}/{}", self.0.reference.host(), self.name())
     }
 }
 
@@ -130,6 +172,16 @@ pub(crate) fn origin_of(url: &Url) -> String {
         (Some(host), None) => host.to_owned(),
         (None, _) => "nobody".to_owned(),
     }
+}
+
+/// The innermost cause of a failure, without the URL, whose query may be a signature.
+fn cause_of(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// Whether a URL leads to this machine by its name.

@@ -11,15 +11,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use lazystar_core::Digest;
 
+mod body;
 mod error;
 mod file;
+mod range;
 mod registry;
+mod whole;
 
 pub use error::FetchError;
 pub(crate) use error::is_transient_status;
 
 use crate::oci::Descriptor;
-use crate::registry::Repository;
+use crate::registry::{Outage, Repository, Urgency};
+
+/// How often a range is asked for from its start because the blob became another one.
+const CHANGES: u32 = 3;
 
 /// A blob that can be read at any range. Clones are cheap and share connections.
 #[derive(Clone)]
@@ -89,6 +95,30 @@ impl Blob {
         }
     }
 
+    /// What a reader gets while no host has the blob.
+    pub(crate) fn outage(&self) -> Outage {
+        match &*self.0 {
+            Origin::Registry(blob) => blob.outage(),
+            Origin::File(_) | Origin::Memory { .. } => Outage::ERROR,
+        }
+    }
+
+    /// Whether the blob is coming as a whole, because a host gives no ranges of it. Then all of it
+    /// costs no request.
+    pub(crate) fn comes_whole(&self) -> bool {
+        match &*self.0 {
+            Origin::Registry(blob) => blob.comes_whole(),
+            Origin::File(_) | Origin::Memory { .. } => false,
+        }
+    }
+
+    /// Lets go of what came as a whole.
+    pub(crate) fn drop_whole(&self) {
+        if let Origin::Registry(blob) = &*self.0 {
+            blob.drop_whole();
+        }
+    }
+
     /// Asks for `range` and returns once the source has begun to answer.
     ///
     /// An empty range asks for nothing.
@@ -96,6 +126,15 @@ impl Blob {
     /// # Errors
     /// If the source does not give that range; see [`FetchError`].
     pub async fn fetch(&self, range: Range<u64>) -> Result<BlobStream, FetchError> {
+        self.fetch_as(range, &Urgency::default()).await
+    }
+
+    /// As [`Blob::fetch`]; what is not urgent goes after what is, where a registry limits requests.
+    pub(crate) async fn fetch_as(
+        &self,
+        range: Range<u64>,
+        urgency: &Urgency,
+    ) -> Result<BlobStream, FetchError> {
         let size = self.size().unwrap_or(u64::MAX);
         if range.start > range.end || range.end > size {
             return Err(FetchError::RangeNotSatisfiable {
@@ -108,7 +147,7 @@ impl Blob {
             return Ok(BlobStream(Stream::Memory(Bytes::new())));
         }
         Ok(BlobStream(match &*self.0 {
-            Origin::Registry(blob) => Stream::Registry(blob.fetch(range).await?),
+            Origin::Registry(blob) => Stream::Registry(Box::new(blob.fetch(range, urgency).await?)),
             Origin::File(blob) => Stream::File(blob.fetch(range)),
             Origin::Memory { bytes, .. } => {
                 // `range` lies within `bytes`, so both ends fit.
@@ -122,6 +161,16 @@ impl Blob {
     /// # Errors
     /// As [`Blob::fetch`] and [`BlobStream::next`].
     pub async fn fetch_all(&self, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let mut changes = 0;
+        loop {
+            match self.fetch_once(range.clone()).await {
+                Err(FetchError::Changed { .. }) if changes < CHANGES => changes += 1,
+                settled => return settled,
+            }
+        }
+    }
+
+    async fn fetch_once(&self, range: Range<u64>) -> Result<Bytes, FetchError> {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let mut stream = self.fetch(range).await?;
         let mut all = BytesMut::new();
@@ -149,7 +198,7 @@ impl fmt::Debug for Blob {
 pub struct BlobStream(Stream);
 
 enum Stream {
-    Registry(registry::Body),
+    Registry(Box<body::Body>),
     File(file::Body),
     Memory(Bytes),
 }

@@ -1,6 +1,4 @@
-//! Every way in which a registry misbehaves gives the right bytes or the right error, in time.
-
-use std::time::Duration;
+//! Blobs: who is shown what, what is remembered, what costs no request.
 
 use bytes::Bytes;
 use lazystar::keychain::{Credential, Keychain};
@@ -12,13 +10,10 @@ use lazystar_core::Digest;
 use lazystar_tests::fault_registry::{
     Counts, Fault, FaultRegistry, IDENTITY_TOKEN, PASSWORD, USER,
 };
-use tokio::time::timeout;
 
-/// No case may take longer, whatever the registry does.
-const DEADLINE: Duration = Duration::from_secs(10);
-const SIZE: usize = 100_000;
+pub(crate) const SIZE: usize = 100_000;
 
-fn content() -> Bytes {
+pub(crate) fn content() -> Bytes {
     (0..SIZE).map(|at| (at * 31 % 251) as u8).collect()
 }
 
@@ -34,7 +29,7 @@ fn descriptor(digest: Digest, size: usize) -> Descriptor {
 }
 
 /// A blob in a registry with `fault`.
-async fn blob_at(fault: Fault, keychain: Keychain) -> (FaultRegistry, Client, Blob) {
+pub(crate) async fn blob_at(fault: Fault, keychain: Keychain) -> (FaultRegistry, Client, Blob) {
     let registry = FaultRegistry::start(fault).await.unwrap();
     let digest = registry.add_blob(content());
     let client = crate::client(keychain);
@@ -49,89 +44,6 @@ fn alice(registry_host: &str) -> Keychain {
         registry_host,
         Credential::Password { user: USER.to_owned(), password: PASSWORD.to_owned() },
     )
-}
-
-/// Fetches a range and the counts that it took.
-async fn fetch(fault: Fault, range: std::ops::Range<u64>) -> (Result<Bytes, FetchError>, Counts) {
-    let (registry, client, blob) = blob_at(fault, Keychain::Anonymous).await;
-    let result = timeout(DEADLINE, blob.fetch_all(range))
-        .await
-        .unwrap_or_else(|_| panic!("{fault:?} took too long"));
-    let counts = registry.counts();
-    assert_eq!(
-        client.statistics().requests,
-        counts.registry + counts.token + counts.storage,
-        "{fault:?}"
-    );
-    (result, counts)
-}
-
-#[tokio::test]
-async fn gives_the_right_bytes_in_spite_of() {
-    let cases = [
-        // fault, requests to the registry, for tokens, to storage
-        (Fault::Ok, 1, 0, 0),
-        (Fault::WrongStatus, 1, 0, 0),
-        (Fault::TooLong, 1, 0, 0),
-        (Fault::BearerAnonymous, 2, 1, 0),
-        (Fault::UnavailableTwice, 3, 0, 0),
-        (Fault::TooManyRequests, 2, 0, 0),
-        (Fault::CutsOnce, 2, 0, 0),
-        (Fault::EndsEarlyOnce, 2, 0, 0),
-        (Fault::StallsOnce, 2, 0, 0),
-        (Fault::Slow, 1, 0, 0),
-        (Fault::Redirect, 1, 0, 1),
-        (Fault::BearerRedirect, 2, 1, 1),
-        (Fault::RedirectExpires(403), 1, 0, 1),
-    ];
-    for (fault, registry, token, storage) in cases {
-        let (result, counts) = fetch(fault, 1000..51_000).await;
-        let bytes = result.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
-        assert!(bytes == content().slice(1000..51_000), "{fault:?}: wrong bytes");
-        assert_eq!(counts, Counts { registry, token, storage, leaked: 0 }, "{fault:?}");
-    }
-}
-
-#[tokio::test]
-async fn says_whose_fault_it_is() {
-    type Check = fn(&FetchError) -> bool;
-    let cases: [(Fault, u64, Check); 16] = [
-        (Fault::NotFound, 1, |error| matches!(error, FetchError::NotFound { .. })),
-        (Fault::Unauthorized, 1, |error| matches!(error, FetchError::Denied { status: 401, .. })),
-        (Fault::MalformedChallenge, 1, |error| matches!(error, FetchError::Protocol { .. })),
-        (Fault::Bearer, 1, |error| matches!(error, FetchError::Denied { status: 401, .. })),
-        (Fault::Basic, 1, |error| matches!(error, FetchError::Denied { status: 401, .. })),
-        (Fault::RangeNotSatisfiable, 1, |error| {
-            matches!(error, FetchError::RangeNotSatisfiable { start: 1000, end: 51_000, .. })
-        }),
-        (Fault::IgnoresRange, 1, |error| matches!(error, FetchError::RangeIgnored { .. })),
-        (Fault::WrongContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),
-        (Fault::WrongTotal, 1, |error| matches!(error, FetchError::WrongRange { .. })),
-        (Fault::NoContentRange, 1, |error| matches!(error, FetchError::WrongRange { .. })),
-        (Fault::CutsShort, 9, |error| {
-            matches!(error, FetchError::Truncated { got: 81, expected: 50_000, .. })
-        }),
-        (Fault::Unavailable, 4, |error| matches!(error, FetchError::Status { code: 503, .. })),
-        (Fault::Silent, 4, |error| matches!(error, FetchError::Timeout { .. })),
-        (Fault::Stalls, 9, |error| matches!(error, FetchError::Timeout { .. })),
-        (Fault::RedirectLoop, 6, |error| matches!(error, FetchError::Protocol { .. })),
-        (Fault::RedirectElsewhere, 1, |error| matches!(error, FetchError::Protocol { .. })),
-    ];
-    let all = cases.map(|(fault, requests, check)| async move {
-        let (result, counts) = fetch(fault, 1000..51_000).await;
-        let Err(error) = result else { panic!("{fault:?} gave bytes") };
-        assert!(check(&error), "{fault:?}: {error:?}");
-        assert_eq!(counts.registry, requests, "{fault:?}: {error}");
-        let message = error.to_string();
-        assert!(message.contains("127.0.0.1:"), "{message}");
-    });
-    futures_util::future::join_all(all).await;
-}
-
-#[tokio::test]
-async fn a_registry_that_ignores_ranges_can_still_send_the_whole_blob() {
-    let (result, _) = fetch(Fault::IgnoresRange, 0..SIZE as u64).await;
-    assert!(result.unwrap() == content());
 }
 
 #[tokio::test]
@@ -221,6 +133,71 @@ async fn an_expired_token_is_replaced() {
     }
 }
 
+/// No reader waits for a token: a new one is there before the old one ends.
+#[tokio::test]
+async fn a_token_in_use_is_renewed_before_its_end() {
+    let (registry, _, blob) = blob_at(Fault::BearerShort(2), Keychain::Anonymous).await;
+    blob.fetch_all(0..9).await.unwrap();
+    assert_eq!(registry.sent().refusals, 1);
+    let started = std::time::Instant::now();
+    while started.elapsed() < std::time::Duration::from_secs(4) {
+        blob.fetch_all(0..9).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(registry.sent().refusals, 1, "a token was refused");
+    let tokens = registry.counts().token;
+    assert!((3..=5).contains(&tokens), "{tokens} tokens");
+}
+
+/// The one who may is not the first one in the keychain.
+#[tokio::test]
+async fn each_credential_is_tried() {
+    let host_of = |registry: &FaultRegistry| registry.address().to_string();
+    for fault in [Fault::Basic, Fault::Bearer] {
+        let registry = FaultRegistry::start(fault).await.unwrap();
+        let digest = registry.add_blob(content());
+        let host = host_of(&registry);
+        let other = |user: &str| {
+            let password = Credential::Password { user: user.into(), password: "wrong".into() };
+            Keychain::fixed(&host, password)
+        };
+        let several = [other("bob"), other("carol"), alice(&host), other("dave")];
+        let client = crate::client(Keychain::Several(several.into()));
+        let reference: RegistryRef = format!("{host}/team/app").parse().unwrap();
+        let repository = Repository::new(&client, &reference, false).unwrap();
+        let blob = Blob::registry(&repository, &descriptor(digest, SIZE));
+        for _ in 0..3 {
+            assert_eq!(blob.fetch_all(5..10).await.unwrap(), content().slice(5..10), "{fault:?}");
+        }
+        let refusals = registry.sent().refusals;
+        assert!(refusals <= 3, "{fault:?}: {refusals} refusals");
+    }
+}
+
+/// A password that is changed on the disk counts with the next refusal.
+#[tokio::test]
+async fn a_changed_password_is_picked_up() {
+    use base64::Engine;
+    let registry = FaultRegistry::start(Fault::Basic).await.unwrap();
+    let digest = registry.add_blob(content());
+    let host = registry.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let login = |password: &str| {
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{password}"));
+        let config = serde_json::json!({ "auths": { &*host: { "auth": auth } } });
+        std::fs::write(&file, config.to_string()).unwrap();
+    };
+    login("an old one");
+    let client = crate::client(Keychain::DockerConfig(file.clone()));
+    let reference: RegistryRef = format!("{host}/team/app").parse().unwrap();
+    let repository = Repository::new(&client, &reference, false).unwrap();
+    let blob = Blob::registry(&repository, &descriptor(digest, SIZE));
+    assert!(matches!(blob.fetch_all(5..10).await, Err(FetchError::Denied { .. })));
+    login(PASSWORD);
+    assert_eq!(blob.fetch_all(5..10).await.unwrap(), content().slice(5..10));
+}
+
 #[tokio::test]
 async fn a_redirect_is_followed_once_until_it_expires() {
     for code in [400, 401, 403, 404] {
@@ -243,9 +220,9 @@ async fn a_redirect_is_followed_once_until_it_expires() {
 
 #[tokio::test]
 async fn a_transfer_with_progress_survives_many_losses() {
-    let (result, counts) = fetch(Fault::Cuts, 0..200).await;
-    assert!(result.unwrap() == content().slice(..200));
-    assert_eq!(counts.registry, 8);
+    let (registry, _, blob) = blob_at(Fault::Cuts, Keychain::Anonymous).await;
+    assert!(blob.fetch_all(0..200).await.unwrap() == content().slice(..200));
+    assert_eq!(registry.counts().registry, 8);
 }
 
 #[tokio::test]

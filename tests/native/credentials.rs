@@ -116,13 +116,14 @@ async fn come_from_the_file_that_docker_login_writes() {
     });
     std::fs::write(&file, config.to_string()).unwrap();
     let keychain = Keychain::DockerConfig(file);
+    let of = async |keychain: &Keychain, host| keychain.credentials(host, "a").await;
     let hub = Credential::Password { user: "a".into(), password: "b:c".into() };
-    assert_eq!(keychain.credential("docker.io", "a").await, Some(hub));
+    assert_eq!(of(&keychain, "docker.io").await, [hub]);
     let token = Credential::IdentityToken("long-lived".into());
-    assert_eq!(keychain.credential("one.example:5000", "a").await, Some(token));
+    assert_eq!(of(&keychain, "one.example:5000").await, [token]);
     for host in ["two.example", "three.example", "broken.example", "four.example"] {
-        assert_eq!(keychain.credential(host, "a").await, None, "{host}");
+        assert_eq!(of(&keychain, host).await, [], "{host}");
     }
     let missing = Keychain::DockerConfig(dir.path().join("missing.json"));
-    assert_eq!(missing.credential("docker.io", "a").await, None);
+    assert_eq!(of(&missing, "docker.io").await, []);
 }

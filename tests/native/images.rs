@@ -122,7 +122,7 @@ async fn a_known_image_costs_one_request_or_none() {
     assert!(matches!(requests(&by_digest, Fault::Ok).await, (Ok(()), 0)));
     assert!(matches!(requests(&by_tag, Fault::NoHead).await, (Ok(()), 2)));
     // A registry that is away does not matter; one that says no does.
-    assert!(matches!(requests(&by_tag, Fault::Unavailable).await, (Ok(()), 2)));
+    assert!(matches!(requests(&by_tag, Fault::Always(503)).await, (Ok(()), 2)));
     assert!(matches!(requests(&by_tag, Fault::Silent).await, (Ok(()), 2)));
     let (denied, _) = requests(&by_tag, Fault::Unauthorized).await;
     assert!(matches!(denied, Err(ImageError::Fetch(FetchError::Denied { .. }))));
@@ -134,7 +134,7 @@ async fn a_known_image_costs_one_request_or_none() {
     assert!(matches!(requests(&by_digest, Fault::Ok).await, (Ok(()), 1)));
     registry.add_manifest("v1", media::OCI_MANIFEST, sample.manifest.clone());
     assert!(matches!(requests(&by_tag, Fault::Ok).await, (Ok(()), 1)));
-    assert!(matches!(requests(&by_tag, Fault::Unavailable).await, (Ok(()), _)));
+    assert!(matches!(requests(&by_tag, Fault::Always(503)).await, (Ok(()), _)));
     let names = std::fs::read_dir(store.path().join("blobs/sha256")).unwrap();
     assert!(names.flatten().all(|name| name.file_name().len() == 64));
 }

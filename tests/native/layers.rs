@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lazystar::cache::{Cache, Quota};
@@ -15,6 +15,7 @@ use lazystar::keychain::Keychain;
 use lazystar::oci::media;
 use lazystar::open::{LayerError, LayerOpener};
 use lazystar::pack::{PackOptions, layout::layer_descriptor, pack_tar};
+use lazystar::registry::{Client, ClientOptions, Outage};
 use lazystar_core::Toc;
 use lazystar_core::fetch::{FetchFailure, Priority};
 use lazystar_core::layer::ReadError;
@@ -78,11 +79,12 @@ impl Setup {
     }
 
     async fn open_in(&self, cache: Cache) -> Result<Arc<LazyLayer>, LayerError> {
-        let options = OpenOptions {
-            client: crate::client(Keychain::Anonymous),
-            manifests: Some(cache.manifests()),
-            ..OpenOptions::default()
-        };
+        self.open_with(cache, crate::client(Keychain::Anonymous)).await
+    }
+
+    async fn open_with(&self, cache: Cache, client: Client) -> Result<Arc<LazyLayer>, LayerError> {
+        let options =
+            OpenOptions { client, manifests: Some(cache.manifests()), ..OpenOptions::default() };
         let reference = format!("{}/team/app:v1", self.registry.address()).parse().unwrap();
         let image = Arc::new(Image::open(&reference, &options).await.unwrap());
         let opener = LayerOpener { cache, allow_unverified: false };
@@ -229,11 +231,11 @@ async fn an_outage_fails_reads_in_time_and_ends_with_the_outage() {
     let layer = setup.open().await.unwrap();
     assert_eq!(read(&layer, "dir/file-4095").await.unwrap().len(), 4095);
     for (fault, failure) in [
-        (Fault::Unavailable, FetchFailure::Transient),
+        (Fault::Always(503), FetchFailure::Transient),
         (Fault::Silent, FetchFailure::Transient),
         (Fault::NotFound, FetchFailure::Gone),
         (Fault::Unauthorized, FetchFailure::Denied),
-        (Fault::IgnoresRange, FetchFailure::Protocol),
+        (Fault::NoContentRange, FetchFailure::Protocol),
         (Fault::WrongContentRange, FetchFailure::Protocol),
     ] {
         setup.registry.set(fault);
@@ -243,6 +245,116 @@ async fn an_outage_fails_reads_in_time_and_ends_with_the_outage() {
     }
     setup.registry.set(Fault::Ok);
     read_all(&layer).await;
+}
+
+/// A client with an outage policy.
+fn client_of(outage: Outage) -> Client {
+    let usual = crate::client(Keychain::Anonymous);
+    Client::new(ClientOptions { outage, ..usual.options().clone() })
+}
+
+/// A layer of its own, and its registry, with an outage policy.
+async fn layer_of(blob: Bytes, summary: &Summary, outage: Outage) -> (Setup, Arc<LazyLayer>) {
+    let setup = Setup::new(blob, summary).await;
+    let cache = Cache::open(setup.cache.path()).unwrap();
+    let layer = setup.open_with(cache, client_of(outage)).await.unwrap();
+    (setup, layer)
+}
+
+/// It gets what it wants when the registry is back, and knows of nothing.
+#[tokio::test]
+async fn a_reader_waits_for_its_registry() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let faults = [Fault::Silent, Fault::Always(503), Fault::Always(429)];
+    let waits = faults.iter().map(|fault| (*fault, blob.clone(), &summary));
+    let waits = waits.map(async |(fault, blob, summary)| {
+        let long = Outage { wait: true, deadline: Duration::from_secs(20) };
+        let (setup, layer) = layer_of(blob, summary, long).await;
+        setup.registry.set(fault);
+        let reader = Arc::clone(&layer);
+        let reading = tokio::spawn(async move { read(&reader, "dir/file-700001").await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!reading.is_finished(), "{fault:?}");
+        assert_eq!(read(&layer, "dir/file-0").await, Ok(Vec::new()), "others go on");
+        setup.registry.set(Fault::Ok);
+        let back = Instant::now();
+        assert!(reading.await.unwrap().unwrap() == files()[7].1, "{fault:?}");
+        assert!(back.elapsed() < Duration::from_secs(5), "{fault:?}: {:?}", back.elapsed());
+    });
+    futures_util::future::join_all(waits).await;
+}
+
+/// At its deadline it is an error, and afterwards as if nothing had been.
+#[tokio::test]
+async fn a_reader_does_not_wait_for_ever() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let faults = [Fault::Silent, Fault::Always(503)];
+    let waits = faults.iter().flat_map(|fault| [(*fault, true), (*fault, false)]);
+    let waits = waits.map(|(fault, wait)| {
+        let (blob, summary) = (blob.clone(), &summary);
+        async move {
+            let deadline = Duration::from_millis(1500);
+            let (setup, layer) = layer_of(blob, summary, Outage { wait, deadline }).await;
+            setup.registry.set(fault);
+            let started = Instant::now();
+            let late = read(&layer, "dir/file-700001").await;
+            let took = started.elapsed();
+            assert_eq!(late, Err(ReadError::Fetch(FetchFailure::Transient)), "{fault:?}");
+            let least = if wait { deadline } else { Duration::ZERO };
+            assert!(
+                least <= took && took < deadline + Duration::from_secs(1),
+                "{fault:?} {took:?}"
+            );
+            setup.registry.set(Fault::Ok);
+            assert!(read(&layer, "dir/file-700001").await.unwrap() == files()[7].1);
+        }
+    });
+    futures_util::future::join_all(waits).await;
+}
+
+/// A registry or cache that sends whole blobs sends each once, and what came of it is kept.
+#[tokio::test]
+async fn a_blob_that_comes_whole_is_downloaded_once_and_kept() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    for fault in [Fault::IgnoresRange, Fault::ColdCache] {
+        let setup = Setup::new(blob.clone(), &summary).await;
+        if fault == Fault::IgnoresRange {
+            setup.registry.set(fault);
+        }
+        let layer = setup.open().await.unwrap();
+        setup.registry.set(fault);
+        setup.registry.be_new();
+        let size = blob.len() as u64;
+        let readers = (0..4).map(|_| {
+            let layer = Arc::clone(&layer);
+            tokio::spawn(async move { read_all(&layer).await })
+        });
+        for reader in readers.collect::<Vec<_>>() {
+            reader.await.unwrap();
+        }
+        // The TOC is asked for alone where ranges work; it is a part of the blob that comes after it.
+        let whole = setup.registry.sent().bytes;
+        assert!((size..size + size / 10).contains(&whole), "{fault:?}: {whole} of {size} bytes");
+        drop(layer);
+
+        // One file is read, and everything is taken.
+        let other = tempfile::tempdir().unwrap();
+        setup.registry.reset();
+        let layer = setup.open_in(Cache::open(other.path()).unwrap()).await.unwrap();
+        setup.registry.be_new();
+        read(&layer, "dir/file-50000").await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !layer.is_present(0..layer.toc().flat_size()) {
+            assert!(Instant::now() < deadline, "{fault:?}: it is not taken");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(setup.registry.sent().bytes < size + size / 10, "{fault:?}");
+        setup.registry.set(Fault::Always(500));
+        read_all(&layer).await;
+        assert!(fs::read_dir(std::env::temp_dir()).unwrap().flatten().all(|it| {
+            !it.file_name().to_string_lossy().starts_with(&format!("whole-{}-", std::process::id()))
+        }));
+    }
 }
 
 #[tokio::test]

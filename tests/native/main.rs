@@ -5,6 +5,8 @@ mod blobs;
 mod configs;
 mod credentials;
 mod demo_registry;
+mod faults;
+mod hosts;
 mod images;
 mod layers;
 mod mirrors;
@@ -15,7 +17,7 @@ mod toc_image;
 use std::time::Duration;
 
 use lazystar::keychain::Keychain;
-use lazystar::registry::{Client, ClientOptions, Hosts};
+use lazystar::registry::{Client, ClientOptions, Hosts, Outage};
 
 /// A client whose patience suits tests.
 fn client(keychain: Keychain) -> Client {
@@ -34,5 +36,7 @@ fn client_with(keychain: Keychain, hosts: Hosts) -> Client {
         backoff: Duration::from_millis(5),
         longest_pause: Duration::from_millis(100),
         resumptions: 8,
+        outage: Outage::ERROR,
+        spool: None,
     })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lazystar::image::{Image, OpenOptions};
 use lazystar::keychain::{Credential, Keychain};
 use lazystar::oci::Descriptor;
-use lazystar::registry::{Hosts, Mirror, Repository};
+use lazystar::registry::{Client, ClientOptions, Hosts, Mirror, Repository};
 use lazystar::source::{Blob, FetchError};
 use lazystar_tests::fault_registry::{Fault, FaultRegistry, PASSWORD, USER};
 
@@ -28,7 +28,7 @@ fn mirror(registry: &FaultRegistry) -> Mirror {
 }
 
 fn hosts(of: &str, mirrors: Vec<Mirror>) -> Hosts {
-    Hosts { mirrors: [(of.to_owned(), mirrors)].into(), patience: None }
+    Hosts { mirrors: [(of.to_owned(), mirrors)].into(), ..Hosts::default() }
 }
 
 async fn registry(fault: Fault) -> FaultRegistry {
@@ -42,15 +42,7 @@ fn blob(host: &str, mirrors: Vec<Mirror>, keychain: Keychain) -> Blob {
     let client = crate::client_with(keychain, hosts(host, mirrors));
     let reference = format!("{host}/team/app:v1").parse().unwrap();
     let repository = Repository::new(&client, &reference, false).unwrap();
-    let descriptor = Descriptor {
-        media_type: String::new(),
-        digest: lazystar_core::Digest::of(&content()),
-        size: SIZE as u64,
-        annotations: Default::default(),
-        platform: None,
-        urls: Vec::new(),
-    };
-    Blob::registry(&repository, &descriptor)
+    Blob::registry(&repository, &descriptor())
 }
 
 fn alice_at(host: &str) -> Keychain {
@@ -100,7 +92,7 @@ async fn whatever_one_does_wrong_the_registry_itself_is_asked() {
         Fault::NoContentRange,
         Fault::Cuts,
         Fault::CutsShort,
-        Fault::Unavailable,
+        Fault::Always(503),
         Fault::TooManyRequests,
         Fault::Silent,
         Fault::Stalls,
@@ -128,31 +120,15 @@ async fn one_that_fails_rests_for_all_blobs() {
     let reference = format!("{host}/team/app:v1").parse().unwrap();
     let repository = Repository::new(&client, &reference, false).unwrap();
     for digest in [lazystar_core::Digest::of(&content()), more] {
-        let descriptor = Descriptor {
-            media_type: String::new(),
-            digest,
-            size: if digest == more { 12 } else { SIZE as u64 },
-            annotations: Default::default(),
-            platform: None,
-            urls: Vec::new(),
-        };
+        let size = if digest == more { 12 } else { SIZE as u64 };
+        let descriptor = Descriptor { digest, size, ..descriptor() };
         Blob::registry(&repository, &descriptor).fetch_all(0..9).await.unwrap();
     }
     assert_eq!((bad.counts().registry, origin.counts().registry), (1, 2));
     // When the registry itself is away, there is no harm in asking a mirror that rests.
     bad.set(Fault::Ok);
     origin.set(Fault::NotFound);
-    let blob = Blob::registry(
-        &repository,
-        &Descriptor {
-            media_type: String::new(),
-            digest: lazystar_core::Digest::of(&content()),
-            size: SIZE as u64,
-            annotations: Default::default(),
-            platform: None,
-            urls: Vec::new(),
-        },
-    );
+    let blob = Blob::registry(&repository, &descriptor());
     assert_eq!(blob.fetch_all(0..9).await.unwrap(), content().slice(0..9));
 }
 
@@ -175,6 +151,84 @@ async fn one_that_dies_in_the_middle_of_a_read_is_left() {
     assert_eq!((dying.counts().registry, origin.counts().registry), (1, 1));
     assert_eq!(blob.fetch_all(3..5).await.unwrap(), content().slice(3..5));
     assert_eq!((dying.counts().registry, origin.counts().registry), (1, 2));
+}
+
+/// The blob as a client sees it whose patience is the usual one.
+fn usual_blob(host: &str, mirrors: Vec<Mirror>) -> Blob {
+    let hosts = hosts(host, mirrors);
+    let client =
+        Client::new(ClientOptions { keychain: Keychain::Anonymous, hosts, ..Default::default() });
+    let reference = format!("{host}/team/app:v1").parse().unwrap();
+    let repository = Repository::new(&client, &reference, false).unwrap();
+    Blob::registry(&repository, &descriptor())
+}
+
+fn descriptor() -> Descriptor {
+    Descriptor {
+        media_type: String::new(),
+        digest: lazystar_core::Digest::of(&content()),
+        size: SIZE as u64,
+        annotations: Default::default(),
+        platform: None,
+        urls: Vec::new(),
+    }
+}
+
+/// With the patience that everybody has who configures none.
+#[tokio::test]
+async fn a_silent_one_costs_less_than_two_seconds() {
+    for fault in [Fault::Silent, Fault::Stalls] {
+        let (origin, silent) = (registry(Fault::Ok).await, registry(fault).await);
+        let host = origin.address().to_string();
+        let unconfigured = Mirror { patience: None, ..mirror(&silent) };
+        let blob = usual_blob(&host, vec![unconfigured]);
+        let mut stream = None;
+        let mut got = Vec::new();
+        let mut longest = Duration::ZERO;
+        loop {
+            let started = Instant::now();
+            let stream = match &mut stream {
+                Some(stream) => stream,
+                none => none.insert(blob.fetch(5..40_000).await.unwrap()),
+            };
+            let next = stream.next().await;
+            longest = longest.max(started.elapsed());
+            let Some(next) = next else { break };
+            got.extend_from_slice(&next.unwrap());
+        }
+        assert_eq!(got, content().slice(5..40_000), "{fault:?}");
+        assert!(longest < Duration::from_secs(2), "{fault:?}: {longest:?} without a byte");
+        assert_eq!((silent.counts().registry, origin.counts().registry), (1, 1), "{fault:?}");
+        // It rests: the next read loses no time.
+        let started = Instant::now();
+        blob.fetch_all(0..9).await.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(500), "{fault:?}");
+        assert_eq!(silent.counts().registry, 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_well_again_is_asked_again() {
+    let (origin, flappy) = (registry(Fault::Ok).await, registry(Fault::Always(503)).await);
+    let host = origin.address().to_string();
+    let client = crate::client_with(Keychain::Anonymous, hosts(&host, vec![mirror(&flappy)]));
+    let reference = format!("{host}/team/app:v1").parse().unwrap();
+    let repository = Repository::new(&client, &reference, false).unwrap();
+    // Of one blob it is remembered who had it; each of these is new.
+    let fetch = async || Blob::registry(&repository, &descriptor()).fetch_all(0..9).await.unwrap();
+    for _ in 0..3 {
+        fetch().await;
+    }
+    assert_eq!((flappy.counts().registry, origin.counts().registry), (1, 3));
+    flappy.set(Fault::Ok);
+    let ill = Instant::now();
+    while flappy.counts().registry < 2 {
+        fetch().await;
+        assert!(ill.elapsed() < Duration::from_secs(8), "it rests for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    fetch().await;
+    assert_eq!(flappy.counts().registry, 3);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod deploy;
 mod drop_in;
 mod files;
 mod hostile;
+mod removal;
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -9,22 +9,26 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::Response;
+use axum::serve::Listener;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use lazystar_core::Digest;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 /// The user that [`Fault::Basic`] and [`Fault::Bearer`] let in.
 pub const USER: &str = "alice";
@@ -34,6 +38,9 @@ pub const PASSWORD: &str = "correct-horse-battery";
 pub const IDENTITY_TOKEN: &str = "identity-of-alice";
 /// What each token that is issued starts with.
 pub const TOKEN_PREFIX: &str = "issued-token-";
+
+/// What is between the parts of [`Fault::Multipart`].
+const BOUNDARY: &str = "part-of-it";
 
 /// How a registry misbehaves, or what it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,34 @@ pub enum Fault {
     RangeNotSatisfiable,
     /// 200 and the whole blob.
     IgnoresRange,
+    /// 200 and the whole blob, with a Content-Range as if it were what was asked for.
+    IgnoresRangeAndLies,
+    /// 200 and the whole blob, whose first transfer breaks off in the middle.
+    IgnoresRangeAndCuts,
+    /// 200 and the whole blob the first time, as from a cache that has to fetch it; then ranges.
+    ColdCache,
+    /// 206 whose only part is in a multipart body.
+    Multipart,
+    /// 206 whose multipart body has another range.
+    WrongMultipart,
+    /// 206 over HTTP/1.0: the end of the connection is the end of the body.
+    Http10,
+    /// 206 without Content-Length (chunked).
+    Chunked,
+    /// 206 with fewer bytes than were asked for, as Content-Length says.
+    TooShort,
+    /// The connection ends in the middle of the first body; the blob then has another ETag.
+    EtagChanges,
+    /// The connection ends in the middle of the first body; the blob keeps its ETag.
+    EtagStays,
+    /// This status, always.
+    Always(u16),
+    /// Takes this many requests in each second, and answers 429 to the others.
+    Limited(u64),
+    /// The head of each answer takes this many milliseconds.
+    SlowHead(u64),
+    /// Wants a token; each is good for this many seconds.
+    BearerShort(u64),
     /// 200, but the right range and Content-Range.
     WrongStatus,
     /// 206 with a Content-Range that starts one byte later.
@@ -76,12 +111,12 @@ pub enum Fault {
     CutsOnce,
     /// The first body is chunked and ends early, but properly.
     EndsEarlyOnce,
-    /// 503, always.
-    Unavailable,
     /// 503 twice.
     UnavailableTwice,
     /// 429 once, with `Retry-After` of an hour.
     TooManyRequests,
+    /// 429 once, with a date long ago in `Retry-After`.
+    TooManyRequestsDate,
     /// The answer never comes.
     Silent,
     /// The body stops for ever in the middle.
@@ -117,13 +152,26 @@ pub struct Counts {
     pub leaked: u64,
 }
 
+/// What is counted beside requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes in bodies of blobs and manifests, as far as they were taken.
+    pub bytes: u64,
+    /// Refusals: 401, 403 and 429.
+    pub refusals: u64,
+}
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Whether it came to the storage host.
     pub of_storage: bool,
+    /// How it was asked.
+    pub method: Method,
     /// Path and query.
     pub target: String,
+    /// The version of HTTP.
+    pub version: Version,
     /// Headers.
     pub headers: HeaderMap,
 }
@@ -142,6 +190,15 @@ struct Shared {
     storage: SocketAddr,
     content: Mutex<BTreeMap<String, (String, Bytes)>>,
     counts: [AtomicU64; 4],
+    bytes: Arc<AtomicU64>,
+    refusals: AtomicU64,
+    /// Whether it is spoken to with TLS.
+    is_tls: bool,
+    /// The second in which requests are counted, and how many there were.
+    second: Mutex<(u64, u64)>,
+    started: Instant,
+    /// When the last token was issued.
+    issued_at: Mutex<Instant>,
     asked: Mutex<Vec<Asked>>,
     used_up: AtomicBool,
     failures: AtomicU64,
@@ -155,6 +212,15 @@ struct Shared {
 impl FaultRegistry {
     /// Starts a registry that has nothing yet.
     pub async fn start(fault: Fault) -> io::Result<Self> {
+        Self::start_as(fault, None).await
+    }
+
+    /// As [`FaultRegistry::start`], spoken to with TLS.
+    pub async fn start_tls(fault: Fault, tls: Arc<ServerConfig>) -> io::Result<Self> {
+        Self::start_as(fault, Some(tls)).await
+    }
+
+    async fn start_as(fault: Fault, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let registry = TcpListener::bind("127.0.0.1:0").await?;
         let storage = TcpListener::bind("127.0.0.1:0").await?;
         let shared = Arc::new(Shared {
@@ -163,6 +229,12 @@ impl FaultRegistry {
             storage: storage.local_addr()?,
             content: Mutex::default(),
             counts: Default::default(),
+            bytes: Arc::default(),
+            refusals: AtomicU64::new(0),
+            is_tls: tls.is_some(),
+            second: Mutex::default(),
+            started: Instant::now(),
+            issued_at: Mutex::new(Instant::now()),
             asked: Mutex::default(),
             used_up: AtomicBool::new(false),
             failures: AtomicU64::new(0),
@@ -171,14 +243,17 @@ impl FaultRegistry {
             signed: AtomicU64::new(0),
             signature_uses: AtomicU64::new(0),
         });
-        let serve = |listener, router: Router| {
-            tokio::spawn(async move {
-                let _ = axum::serve(listener, router).await;
-            })
-        };
         let front = Router::new().fallback(at_registry).with_state(Arc::clone(&shared));
         let back = Router::new().fallback(at_storage).with_state(Arc::clone(&shared));
-        let servers = [serve(registry, front), serve(storage, back)];
+        let serve = |listener, router| tokio::spawn(served(axum::serve(listener, router)));
+        let front = match tls {
+            Some(tls) => {
+                let listener = TlsListener { tcp: registry, acceptor: TlsAcceptor::from(tls) };
+                tokio::spawn(served(axum::serve(listener, front)))
+            }
+            None => serve(registry, front),
+        };
+        let servers = [front, serve(storage, back)];
         Ok(Self { shared, servers })
     }
 
@@ -217,15 +292,28 @@ impl FaultRegistry {
         Counts { registry, token, storage, leaked }
     }
 
+    /// What was sent so far.
+    pub fn sent(&self) -> Sent {
+        let bytes = self.shared.bytes.load(Ordering::Relaxed);
+        Sent { bytes, refusals: self.shared.refusals.load(Ordering::Relaxed) }
+    }
+
     /// Each request so far, those for tokens too.
     pub fn asked(&self) -> Vec<Asked> {
         locked(&self.shared.asked).clone()
+    }
+
+    /// Behaves as for the first request with the next one.
+    pub fn be_new(&self) {
+        self.shared.used_up.store(false, Ordering::Relaxed);
     }
 
     /// Forgets what was asked.
     pub fn reset(&self) {
         locked(&self.shared.asked).clear();
         self.shared.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        self.shared.bytes.store(0, Ordering::Relaxed);
+        self.shared.refusals.store(0, Ordering::Relaxed);
     }
 
     /// Stops listening. Connections that are open stay so, but nothing is answered on them.
@@ -245,7 +333,44 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+async fn served(server: impl IntoFuture<Output = io::Result<()>>) {
+    // It never ends by itself.
+    let _ = server.await;
+}
+
+/// Connections with TLS. One that does not come about is closed.
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.tcp.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
 async fn at_registry(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let response = answer(&shared, request).await;
+    if matches!(response.status().as_u16(), 401 | 403 | 429) {
+        shared.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+    response
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     shared.note(false, &head);
@@ -264,7 +389,14 @@ async fn at_registry(State(shared): State<Arc<Shared>>, request: Request) -> Res
             return with(status(401), "www-authenticate", "Bearer realm=\"http://x");
         }
         Fault::RangeNotSatisfiable => return status(416),
-        Fault::Unavailable => return status(503),
+        Fault::Always(code) => return status(code),
+        Fault::Limited(most) if !shared.is_within(most) => {
+            return with(status(429), "retry-after", "1");
+        }
+        Fault::SlowHead(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+        Fault::TooManyRequestsDate if first => {
+            return with(status(429), "retry-after", "Sun, 06 Nov 1994 08:49:37 GMT");
+        }
         Fault::UnavailableTwice if shared.failures.fetch_add(1, Ordering::Relaxed) < 2 => {
             return status(503);
         }
@@ -316,8 +448,13 @@ impl Shared {
     }
 
     fn note(&self, of_storage: bool, head: &Parts) {
-        let asked =
-            Asked { of_storage, target: head.uri.to_string(), headers: head.headers.clone() };
+        let asked = Asked {
+            of_storage,
+            method: head.method.clone(),
+            target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            version: head.version,
+            headers: head.headers.clone(),
+        };
         locked(&self.asked).push(asked);
     }
 
@@ -333,17 +470,22 @@ impl Shared {
             Fault::Bearer
             | Fault::BearerAnonymous
             | Fault::BearerRedirect
+            | Fault::BearerShort(_)
             | Fault::BearerExpires(_) => {
                 let issued =
                     format!("Bearer {TOKEN_PREFIX}{}", self.issued.load(Ordering::Relaxed));
-                let known = sent == Some(&issued);
+                let mut known = sent == Some(&issued);
+                if let Fault::BearerShort(seconds) = fault {
+                    known &= locked(&self.issued_at).elapsed().as_secs() < seconds;
+                }
                 if let (true, Fault::BearerExpires(code)) = (known, fault)
                     && self.uses.fetch_add(1, Ordering::Relaxed) >= 2
                 {
                     return Some(status(code));
                 }
                 let challenge = format!(
-                    r#"Bearer realm="http://{}/token",service="fault registry",scope="repository:team/app:pull""#,
+                    r#"Bearer realm="{}://{}/token",service="fault registry",scope="repository:team/app:pull""#,
+                    if self.is_tls { "https" } else { "http" },
                     self.address
                 );
                 (!known).then(|| with(status(401), "www-authenticate", &challenge))
@@ -369,10 +511,23 @@ impl Shared {
         }
         self.uses.store(0, Ordering::Relaxed);
         let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
+        *locked(&self.issued_at) = Instant::now();
         let name = if oauth { "access_token" } else { "token" };
+        let life = match *locked(&self.fault) {
+            Fault::BearerShort(seconds) => seconds,
+            _ => 300,
+        };
         Response::new(Body::from(format!(
-            r#"{{"{name}":"{TOKEN_PREFIX}{number}","expires_in":300}}"#
+            r#"{{"{name}":"{TOKEN_PREFIX}{number}","expires_in":{life}}}"#
         )))
+    }
+
+    /// Whether no more than `most` requests came in this second.
+    fn is_within(&self, most: u64) -> bool {
+        let now = self.started.elapsed().as_secs();
+        let mut second = locked(&self.second);
+        *second = if second.0 == now { (now, second.1 + 1) } else { (now, 1) };
+        second.1 <= most
     }
 
     fn content(&self, fault: Fault, first: bool, name: &str, head: &Parts) -> Response {
@@ -380,12 +535,17 @@ impl Shared {
             return status(404);
         };
         let size = bytes.len() as u64;
-        let asked = asked_range(&head.headers).filter(|_| fault != Fault::IgnoresRange);
+        let asked = asked_range(&head.headers).filter(|_| match fault {
+            Fault::IgnoresRange | Fault::IgnoresRangeAndCuts => false,
+            Fault::ColdCache => !first,
+            _ => true,
+        });
         let range = asked.clone().unwrap_or(0..size);
         if range.end > size {
             return status(416);
         }
         let part = bytes.slice(range.start as usize..range.end as usize);
+        let part = if fault == Fault::IgnoresRangeAndLies { bytes.clone() } else { part };
         let length = part.len();
         let mut response = Response::new(Body::empty());
         let mut content_range =
@@ -400,19 +560,48 @@ impl Shared {
             _ => {}
         }
         if asked.is_some() {
-            *response.status_mut() = if fault == Fault::WrongStatus {
-                StatusCode::OK
-            } else {
-                StatusCode::PARTIAL_CONTENT
-            };
-            if fault != Fault::NoContentRange {
+            let is_ok = matches!(fault, Fault::WrongStatus | Fault::IgnoresRangeAndLies);
+            *response.status_mut() =
+                if is_ok { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+            let says_nothing =
+                matches!(fault, Fault::NoContentRange | Fault::Multipart | Fault::WrongMultipart);
+            if !says_nothing {
                 response = with(response, CONTENT_RANGE.as_str(), &content_range);
             }
         }
+        let in_parts = matches!(fault, Fault::Multipart | Fault::WrongMultipart) && asked.is_some();
+        let media_type = if in_parts {
+            format!("multipart/byteranges; boundary={BOUNDARY}")
+        } else {
+            media_type
+        };
         response = with(response, "content-type", &media_type);
+        match fault {
+            Fault::EtagChanges if first => response = with(response, "etag", "\"before\""),
+            Fault::EtagChanges | Fault::EtagStays => response = with(response, "etag", "\"after\""),
+            Fault::Http10 => *response.version_mut() = Version::HTTP_10,
+            _ => {}
+        }
         response = with(response, "docker-content-digest", &Digest::of(&bytes).to_string());
         let middle = length.div_ceil(2);
         let (body, declared) = match fault {
+            Fault::Chunked | Fault::Http10 => {
+                (Body::from_stream(stream::iter([Ok::<_, io::Error>(part)])), None)
+            }
+            Fault::TooShort => (Body::from(part.slice(..middle)), Some(middle)),
+            Fault::Multipart | Fault::WrongMultipart if in_parts => {
+                let shift = u64::from(fault == Fault::WrongMultipart);
+                let head = format!(
+                    "--{BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\
+                     Content-Range: bytes {}-{}/{size}\r\n\r\n",
+                    range.start + shift,
+                    range.end - 1 + shift
+                );
+                let tail = format!("\r\n--{BOUNDARY}--\r\n");
+                let body = [head.as_bytes(), &part, tail.as_bytes()].concat();
+                let length = body.len();
+                (Body::from(body), Some(length))
+            }
             Fault::TooLong => {
                 (Body::from_stream(stream::iter([Ok::<_, io::Error>(part), Ok(bytes)])), None)
             }
@@ -421,7 +610,14 @@ impl Shared {
             }
             Fault::Cuts => (cut(part.slice(..middle)), Some(length)),
             Fault::CutsShort => (cut(part.slice(..length.min(10) - 1)), Some(length)),
-            Fault::CutsOnce if first => (cut(part.slice(..middle)), Some(length)),
+            Fault::CutsOnce
+            | Fault::EtagChanges
+            | Fault::EtagStays
+            | Fault::IgnoresRangeAndCuts
+                if first =>
+            {
+                (cut(part.slice(..middle)), Some(length))
+            }
             Fault::Stalls => (stall(part.slice(..middle)), Some(length)),
             Fault::StallsOnce if first => (stall(part.slice(..middle)), Some(length)),
             Fault::Slow => (slow(part), Some(length)),
@@ -431,10 +627,17 @@ impl Shared {
             response = with(response, CONTENT_LENGTH.as_str(), &declared.to_string());
         }
         if head.method != Method::HEAD {
-            *response.body_mut() = body;
+            *response.body_mut() = counted(body, Arc::clone(&self.bytes));
         }
         response
     }
+}
+
+/// Counts what is taken of a body.
+fn counted(body: Body, bytes: Arc<AtomicU64>) -> Body {
+    Body::from_stream(body.into_data_stream().inspect_ok(move |piece| {
+        bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    }))
 }
 
 /// Sends `bytes` and breaks off.

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod certificates;
 pub mod fault_registry;
 pub mod layers;
 pub mod naive;

@@ -120,6 +120,12 @@ impl LayerCache {
         drop(reserved);
     }
 
+    /// Whether what was read may be taken away for what was read later.
+    #[must_use]
+    pub fn has_limit(&self) -> bool {
+        self.ages.is_some()
+    }
+
     /// Whether the quota leaves this layer alone.
     pub fn pin(&self, pinned: bool) {
         self.pinned.store(pinned, Ordering::Relaxed);

@@ -5,9 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lazystar_core::Digest;
+
+use crate::lock::lock;
 
 /// What is held at most, in bytes; one chunk is held whatever it takes.
 const MAX_BYTES: usize = 64 << 20;
@@ -71,7 +73,7 @@ impl Overflow {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

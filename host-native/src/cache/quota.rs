@@ -8,12 +8,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 
 use super::{Cache, LayerCache};
+use crate::lock::lock;
 
 /// Between two looks at the disk this share of the limit may be written.
 const LOOK_SHARE: u64 = 64;
@@ -48,7 +49,7 @@ impl Quota {
         self.under_way.fetch_add(bytes, Ordering::Relaxed);
         let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // Whoever writes waits for the room that it takes.
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked_at = lock(&self.looked_at);
         if *looked_at == 0 || written.saturating_sub(*looked_at) >= self.limit / LOOK_SHARE {
             *looked_at = written;
             self.make_room(cache);

@@ -8,11 +8,10 @@ use humansize::{BINARY, format_size};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{cache, check_platform, configured, open_options, with_spinner};
+use super::{cache, check_platform, configured, open_options, usual_keychain, with_spinner};
 use crate::cli::{FetchArgs, Global, PullArgs};
 use crate::containerd::Containerd;
 use crate::image::Image;
-use crate::keychain::Keychain;
 use crate::open::LayerOpener;
 use crate::pull::fetch::{Fetch, FetchedBlob};
 use crate::pull::{Pull, PulledLayer};
@@ -39,7 +38,7 @@ pub(super) async fn pull(global: &Global, args: &PullArgs) -> Result<()> {
     let config = configured(global)?;
     let cache = cache(global, &config)?;
     let containerd = Containerd::new(&args.containerd.address, &args.containerd.namespace)?;
-    let options = open_options(global, &config, Keychain::default(), &cache);
+    let options = open_options(global, &config, usual_keychain(&config), &cache);
     let image = ImageRef::Registry(args.image.clone());
     let opened = async {
         let opened = Image::open(&image, &options).await;
@@ -73,9 +72,10 @@ pub(super) async fn pull(global: &Global, args: &PullArgs) -> Result<()> {
 }
 
 pub(super) async fn fetch(global: &Global, args: &FetchArgs) -> Result<()> {
+    let config = configured(global)?;
     let fetch = Fetch {
         containerd: Containerd::new(&args.containerd.address, &args.containerd.namespace)?,
-        client: Client::new(configured(global)?.client_options(Keychain::default())),
+        client: Client::new(config.client_options(usual_keychain(&config))),
         plain_http: global.plain_http,
         progress: progress(&format!("fetching {}", args.image)),
     };

@@ -34,7 +34,8 @@ pub(super) async fn run(global: &Global, args: &SnapshotterArgs) -> Result<()> {
     // By both processes: what is wrong with it, the daemon says.
     let dir = global.cache_dir.clone().unwrap_or_else(|| root.join("cache"));
     let cache = open_cache(&dir, cache_limit(global, &config))?;
-    let options = open_options(global, &config, Keychain::of_snapshotter(&root), &cache);
+    let keychain = Keychain::of_snapshotter(&root, config.pull_secrets.keychains());
+    let options = open_options(global, &config, keychain, &cache);
     if std::env::var_os(CHILD).is_some() {
         mount_layers(global, &root, &config, cache, options).await
     } else {

@@ -8,8 +8,11 @@ use bytesize::ByteSize;
 use toml::de::{DeTable, DeValue};
 
 use super::read::{ConfigError, Reader, Section, Value};
-use super::{Config, CriKeychain, Loaded, Lookup, Prefetch, RegistryConfig, Verification};
-use crate::registry::{Hosts, Mirror};
+use super::{
+    Cluster, Config, CriKeychain, Loaded, Lookup, Prefetch, PullSecrets, RegistryConfig,
+    Verification,
+};
+use crate::registry::{Hosts, Mirror, Outage};
 
 /// containerd's socket.
 pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
@@ -48,7 +51,8 @@ pub(super) fn read<'t>(text: &'t str, root: &'t DeTable<'t>) -> Result<Loaded, C
         metrics_address: metrics_address.filter(|_| !no_prometheus),
         debug_address: it.get_set::<&str>(&top, "debug_address")?.map(PathBuf::from),
         registry: registry(it, &top)?,
-        cri_keychain: keychains(it, &top)?,
+        cri_keychain: cri_keychain(it, &top)?,
+        pull_secrets: secrets(it, &top)?,
         ..ours(it, &top)?
     };
     unused_sections(it, &top)?;
@@ -95,6 +99,7 @@ fn registry<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<RegistryConfig
         backoff: shortest.map(Duration::from_millis),
         longest_pause: longest.map(Duration::from_millis),
         total_timeout: seconds.map(Duration::from_secs),
+        outage: outage(it, top)?,
     })
 }
 
@@ -107,7 +112,32 @@ fn hosts<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Hosts, ConfigErro
         let of_host = tables.iter().map(|table| mirror(it, table)).collect::<Result<_, _>>()?;
         mirrors.insert(host.to_ascii_lowercase(), of_host);
     }
-    Ok(Hosts { mirrors, patience })
+    let ours = it.section(top, "lazystar")?;
+    // An empty text turns it off.
+    let directories = it.get::<&str>(&ours, "config_path")?.map(|list| {
+        std::env::split_paths(list).filter(|dir| !dir.as_os_str().is_empty()).collect()
+    });
+    let directories: Vec<PathBuf> = directories.unwrap_or_else(Hosts::usual_directories);
+    if let Some(relative) = directories.iter().find(|dir| dir.is_relative()) {
+        let why = format!("{} is relative; write where it begins, as /etc", relative.display());
+        return Err(it.fail(&ours, "config_path", why));
+    }
+    Ok(Hosts { mirrors, directories, patience })
+}
+
+/// What a reader gets while its registry is away.
+fn outage<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<Outage, ConfigError> {
+    let ours = it.section(top, "lazystar")?;
+    let usual = match it.get::<&str>(&ours, "on_unavailable")?.unwrap_or("wait") {
+        "wait" => Outage::WAIT,
+        "error" => Outage::ERROR,
+        other => {
+            let why = format!("on_unavailable is \"wait\" or \"error\", not {other:?}");
+            return Err(it.fail(&ours, "on_unavailable", why));
+        }
+    };
+    let seconds = it.get_set::<u64>(&ours, "unavailable_deadline_sec")?;
+    Ok(Outage { deadline: seconds.map_or(usual.deadline, Duration::from_secs), ..usual })
 }
 
 fn mirror<'t>(it: &mut Reader<'t>, table: &Section<'t>) -> Result<Mirror, ConfigError> {
@@ -139,14 +169,23 @@ fn patience<'t>(
     Ok(seconds.map(|seconds| seconds.try_into().map_or(Duration::MAX, Duration::from_secs)))
 }
 
-fn keychains<'t>(
+/// Pull secrets: files and directories, and those of a cluster.
+fn secrets<'t>(it: &mut Reader<'t>, top: &Section<'t>) -> Result<PullSecrets, ConfigError> {
+    let kubernetes = it.section(top, "kubeconfig_keychain")?;
+    let enabled = it.get(&kubernetes, "enable_keychain")?.unwrap_or(false);
+    let kubeconfig = it.get_set::<&str>(&kubernetes, "kubeconfig_path")?.map(PathBuf::from);
+    let ours = it.section(top, "lazystar")?;
+    let paths = it.get::<Vec<&str>>(&ours, "pull_secrets")?.unwrap_or_default();
+    Ok(PullSecrets {
+        paths: paths.into_iter().map(PathBuf::from).collect(),
+        cluster: enabled.then_some(Cluster { kubeconfig }),
+    })
+}
+
+fn cri_keychain<'t>(
     it: &mut Reader<'t>,
     top: &Section<'t>,
 ) -> Result<Option<CriKeychain>, ConfigError> {
-    let kubernetes = it.section(top, "kubeconfig_keychain")?;
-    let why = "secrets of Kubernetes are not read; use `docker login`, or [cri_keychain]";
-    it.ignore::<bool>(&kubernetes, "enable_keychain", why)?;
-    it.ignore::<&str>(&kubernetes, "kubeconfig_path", why)?;
     let cri = it.section(top, "cri_keychain")?;
     let enabled = it.get(&cri, "enable_keychain")?.unwrap_or(false);
     let containerd = it.get_set::<&str>(&cri, "image_service_path")?.unwrap_or(CONTAINERD);

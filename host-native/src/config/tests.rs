@@ -101,6 +101,10 @@ cache_limit = "20GB"
 pinned_images = ["registry.k8s.io/pause"]
 lookup_unlabelled = false
 containerd_address = "/run/k3s/containerd/containerd.sock"
+config_path = "/etc/certs.d:/usr/share/certs.d"
+on_unavailable = "error"
+unavailable_deadline_sec = 7
+pull_secrets = ["/run/secrets/pull"]
 "#;
     let Loaded { config, notes } = Config::parse(text).expect("all keys");
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -122,6 +126,10 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
             log_file_access: true,
             metrics_address: Some("127.0.0.1:8234".into()),
             debug_address: Some("/run/debug.sock".into()),
+            pull_secrets: PullSecrets {
+                paths: vec!["/run/secrets/pull".into()],
+                cluster: Some(Cluster { kubeconfig: Some("/k".into()) }),
+            },
             cri_keychain: Some(CriKeychain {
                 image_service_path: "/run/other.sock".into(),
                 listen_path: Some("/run/cri.sock".into()),
@@ -139,6 +147,10 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
     assert_eq!(options.longest_pause, Duration::from_secs(4));
     assert_eq!(options.total_timeout, Duration::from_secs(17));
     assert_eq!(options.hosts.patience, Some(Duration::from_secs(5)));
+    let directories = ["/etc/certs.d", "/usr/share/certs.d"].map(PathBuf::from);
+    assert_eq!(options.hosts.directories, directories);
+    assert_eq!(options.outage, Outage { wait: false, deadline: Duration::from_secs(7) });
+    assert_eq!(config.pull_secrets.keychains().len(), 2);
 
     // What is read again by another process is the same.
     let json = serde_json::to_string(&config).expect("json");
@@ -154,13 +166,33 @@ containerd_address = "/run/k3s/containerd/containerd.sock"
          directory_cache.sync_add filesystem_cache_type fuse.attr_timeout fuse.entry_timeout \
          fuse.merge_buffer_size fuse.merge_worker_count fuse.passthrough fuse_manager.address \
          fuse_manager.enable fuse_manager.metrics_address fuse_manager.path http_cache_type ipfs \
-         kubeconfig_keychain.enable_keychain kubeconfig_keychain.kubeconfig_path max_concurrency \
-         metadata_store no_background_fetch \
+         max_concurrency metadata_store no_background_fetch \
          prefetch_async_size prefetch_timeout_sec resolve_result_entry \
          snapshotter.allow_invalid_mounts_on_restart"
     );
     let ipfs = notes.iter().find(|note| note.key == "ipfs").expect("said");
     assert_eq!(ipfs.to_string(), "line 5: ipfs has no effect: layers come from registries alone");
+}
+
+#[test]
+fn hosts_are_where_containerd_has_them_unless_that_is_turned_off() {
+    let directories = |text: &str| parsed(text).registry.hosts.directories;
+    assert_eq!(directories("")[0], PathBuf::from("/etc/containerd/certs.d"));
+    assert_eq!(directories("[lazystar]\nconfig_path = \"\""), Vec::<PathBuf>::new());
+    let relative = refused("[lazystar]\nconfig_path = \"certs.d\"");
+    assert!(relative.starts_with("line 2: certs.d is relative"), "{relative}");
+}
+
+#[test]
+fn an_outage_is_waited_for_or_not() {
+    let outage = |text: &str| parsed(&format!("[lazystar]\n{text}")).registry.outage;
+    assert_eq!(outage(""), Outage::WAIT);
+    assert_eq!(outage("on_unavailable = \"wait\""), Outage::WAIT);
+    assert_eq!(outage("on_unavailable = \"error\""), Outage::ERROR);
+    let deadline = Duration::from_secs(60);
+    assert_eq!(outage("unavailable_deadline_sec = 60"), Outage { deadline, ..Outage::WAIT });
+    let why = refused("[lazystar]\non_unavailable = \"hang\"");
+    assert_eq!(why, "line 2: on_unavailable is \"wait\" or \"error\", not \"hang\"");
 }
 
 #[test]

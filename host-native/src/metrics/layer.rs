@@ -1,12 +1,13 @@
 //! The figures of one layer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::METRICS;
+use crate::lock::lock;
 
 /// Operations, as containerd-stargz-grpc calls them: reads, those among them that waited for a
 /// registry, and requests to it.
@@ -38,7 +39,7 @@ impl LayerMetrics {
     /// The figures of the layer with this digest, whose blob has `size` bytes.
     #[must_use]
     pub fn of(digest: &str, size: u64) -> Arc<Self> {
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&KNOWN);
         let known = known.get_or_insert_default();
         if let Some(metrics) = known.get(digest).and_then(Weak::upgrade) {
             return metrics;
@@ -104,7 +105,7 @@ impl LayerMetrics {
 
 impl Drop for LayerMetrics {
     fn drop(&mut self) {
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&KNOWN);
         let Some(known) = known.as_mut() else { return };
         // Somebody may have begun to read it again.
         if known.get(&self.digest).is_some_and(|it| it.strong_count() > 0) {

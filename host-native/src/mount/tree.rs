@@ -11,6 +11,7 @@ use lazystar_core::image::{Image, ImageNode};
 use lazystar_core::toc::{Attr, Kind, NodeId};
 
 use crate::driver::LazyLayer;
+use crate::lock::lock;
 
 /// The inode number of the top directory.
 pub const ROOT: u64 = 1;
@@ -288,7 +289,7 @@ fn listing(
     dir: u64,
     skip: usize,
 ) -> Arc<Vec<(Box<[u8]>, u64)>> {
-    let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut listed = lock(listed);
     if let Some((last, entries)) = &*listed
         && *last == dir
         && skip > 0

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use prometheus::IntCounter;
@@ -15,15 +15,15 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::auth::{Login, Tokens};
-use super::failover::Resting;
-use super::{ClientOptions, is_loopback, origin_of};
+use super::connections::Connections;
+use super::health::Health;
+use super::plans::Plans;
+use super::ranges::Ranges;
+use super::rate::{Rates, Urgency};
+use super::transport::Transport;
+use super::{ClientOptions, cause_of, origin_of};
 use crate::source::{FetchError, is_transient_status};
 
-/// Idle connections kept to a host: as many as fetches run at once for one layer.
-const IDLE_CONNECTIONS: usize = 16;
-/// HTTP/2 windows. At 100 ms round trip a stream of 4 MiB windows carries 40 MB/s.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest body of an answer that is read only to keep its connection.
 const DRAIN: u64 = 16 << 10;
 
@@ -33,14 +33,14 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     options: ClientOptions,
+    plans: Arc<Plans>,
     tokens: Tokens,
-    resting: Resting,
+    health: Health,
+    ranges: Ranges,
+    rates: Rates,
+    connections: Connections,
     requests: AtomicU64,
     bytes: AtomicU64,
-    /// Reading the system's certificates takes some milliseconds, so it waits for the first need.
-    tls: OnceLock<Result<reqwest::Client, String>>,
-    plain: OnceLock<Result<reqwest::Client, String>>,
-    loopback: OnceLock<Result<reqwest::Client, String>>,
 }
 
 /// What a client did since it was made.
@@ -59,14 +59,18 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) accept: Option<&'static str>,
     pub(super) range: Option<Range<u64>>,
-    /// Form fields of a POST.
-    pub(super) form: Option<String>,
+    pub(super) body: Bytes,
     /// Further headers.
     pub(super) headers: HeaderMap,
+    /// The connections to use.
+    pub(super) transport: Transport,
+    pub(super) urgency: Urgency,
     /// Other than the client's number of attempts.
     pub(super) attempts: Option<u32>,
     /// Other than the client's patience for the head of an answer.
     pub(super) patience: Option<Duration>,
+    /// Whether it is not repeated where there is no connection.
+    pub(super) one_dial: bool,
     /// Counts each time that it is sent.
     pub(super) sent: Option<IntCounter>,
 }
@@ -78,10 +82,13 @@ impl Call {
             url,
             accept: None,
             range: None,
-            form: None,
+            body: Bytes::new(),
             headers: HeaderMap::new(),
+            transport: Transport::default(),
+            urgency: Urgency::default(),
             attempts: None,
             patience: None,
+            one_dial: false,
             sent: None,
         }
     }
@@ -98,14 +105,15 @@ impl Client {
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
         Self(Arc::new(Inner {
+            plans: Arc::new(Plans::new(options.hosts.clone())),
+            connections: Connections::new(options.connect_timeout),
             options,
             tokens: Tokens::default(),
-            resting: Resting::default(),
+            health: Health::default(),
+            ranges: Ranges::default(),
+            rates: Rates::default(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            tls: OnceLock::new(),
-            plain: OnceLock::new(),
-            loopback: OnceLock::new(),
         }))
     }
 
@@ -132,8 +140,21 @@ impl Client {
         &self.0.tokens
     }
 
-    pub(super) fn resting(&self) -> &Resting {
-        &self.0.resting
+    pub(super) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub(super) fn ranges(&self) -> &Ranges {
+        &self.0.ranges
+    }
+
+    pub(super) fn plans(&self) -> &Arc<Plans> {
+        &self.0.plans
+    }
+
+    /// Requests a second that a host is asked for at most, if it set a limit.
+    pub(crate) fn limit(&self, host: &str) -> Option<f64> {
+        self.0.rates.of(host)
     }
 
     /// Sends `call` until it is answered with anything but a passing condition, with what `login`
@@ -159,6 +180,7 @@ impl Client {
                         retry_after(&response),
                     )
                 }
+                Err(error @ FetchError::Unreachable { .. }) if call.one_dial => return Err(error),
                 Err(error) if error.is_transient() => (error, None),
                 settled => return settled,
             };
@@ -183,7 +205,8 @@ impl Client {
         deadline: Instant,
     ) -> Result<Response, FetchError> {
         let origin = origin_of(&call.url);
-        let mut request = self.http(&call.url)?.request(call.method.clone(), call.url.clone());
+        let client = self.0.connections.to(&call.url, &call.transport)?;
+        let mut request = client.request(call.method.clone(), call.url.clone());
         // A compressed answer would have other ranges than the blob.
         request = request.headers(call.headers.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = call.accept {
@@ -197,52 +220,33 @@ impl Client {
             let value = [(AUTHORIZATION, authorization.clone())].into_iter().collect();
             request = request.headers(value);
         }
-        if let Some(form) = &call.form {
-            request = request
-                .header("content-type", "application/x-www-form-urlencoded")
-                .body(form.clone());
+        if !call.body.is_empty() {
+            request = request.body(call.body.clone());
+        }
+        if !self.0.rates.admit(&origin, &call.urgency, deadline).await {
+            return Err(FetchError::Status { origin, code: 429 });
         }
         self.0.requests.fetch_add(1, Ordering::Relaxed);
         call.sent.iter().for_each(IntCounter::inc);
         let patience = call.patience.unwrap_or_else(|| self.options().head_timeout);
         let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         match timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                let refused = (response.status() == StatusCode::TOO_MANY_REQUESTS).then(|| {
+                    let longest = self.options().longest_pause;
+                    retry_after(&response).unwrap_or_default().min(longest)
+                });
+                self.0.rates.answered(&origin, refused);
+                Ok(response)
+            }
             Ok(Err(error)) if error.is_timeout() => {
-                Err(FetchError::Timeout { origin, after: self.options().connect_timeout })
+                let after = call.transport.dial_timeout();
+                let after = after.unwrap_or(self.options().connect_timeout);
+                Err(FetchError::Timeout { origin, after })
             }
             Ok(Err(error)) => Err(FetchError::Unreachable { origin, cause: cause_of(error) }),
             Err(_) => Err(FetchError::Timeout { origin, after: patience }),
         }
-    }
-
-    fn http(&self, url: &Url) -> Result<&reqwest::Client, FetchError> {
-        let builder = || {
-            // Fails only if somebody installed a provider before, which then serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            reqwest::Client::builder()
-                .user_agent(concat!("lazystar/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .connect_timeout(self.options().connect_timeout)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .tcp_nodelay(true)
-                .http2_initial_stream_window_size(STREAM_WINDOW)
-                .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        };
-        let build = |builder: reqwest::ClientBuilder| builder.build().map_err(cause_of);
-        let client = match (url.scheme(), is_loopback(url)) {
-            ("http", true) => {
-                self.0.loopback.get_or_init(|| build(builder().no_proxy().tls_certs_only([])))
-            }
-            ("http", false) => self.0.plain.get_or_init(|| build(builder().tls_certs_only([]))),
-            _ => self.0.tls.get_or_init(|| build(builder())),
-        };
-        client.as_ref().map_err(|cause| FetchError::Unreachable {
-            origin: origin_of(url),
-            cause: format!("cannot set up TLS: {cause}; install your system's ca-certificates"),
-        })
     }
 }
 
@@ -298,22 +302,39 @@ pub(super) async fn drain(response: Response) {
     }
 }
 
-/// The pause that an answer asks for, in seconds; dates are too rarely used to be worth a parser.
+/// The pause that an answer asks for.
 fn retry_after(response: &Response) -> Option<Duration> {
     let slow_down = matches!(
         response.status(),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
     );
-    let seconds = response.headers().get(RETRY_AFTER).filter(|_| slow_down)?;
-    seconds.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let value = response.headers().get(RETRY_AFTER).filter(|_| slow_down)?;
+    parse_retry_after(value.to_str().ok()?, SystemTime::now())
 }
 
-/// The innermost causes of a failure, without the URL, whose query may be a signature.
-fn cause_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+/// Reads `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
     }
-    cause.to_string()
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_seconds_or_dates() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
+        let seconds = |text| parse_retry_after(text, now).map(|pause| pause.as_secs());
+        assert_eq!(seconds(" 7 "), Some(7));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(77));
+        assert_eq!(seconds("Sat, 06 Nov 1993 08:49:37 GMT"), Some(0));
+        for bad in ["", "-1", "soon", "1.5", "99999999999999999999"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
 }

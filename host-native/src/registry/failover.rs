@@ -1,21 +1,25 @@
 //! Asking the hosts of a repository one after the other, and remembering who had the answer.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::header::HeaderMap;
-use reqwest::{Method, Response, Url};
-use tokio::time::Instant;
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::time::timeout;
 
+use super::Repository;
 use super::auth::Login;
 use super::client::Call;
-use super::{Endpoint, Repository};
+use super::endpoint::{Capabilities, Endpoint};
+use super::rate::Urgency;
+use crate::lock::lock;
 use crate::source::FetchError;
 
-/// How long a mirror that failed is asked after all others.
-const REST: Duration = Duration::from_secs(30);
+/// How long a host may be silent before another one is asked as well, where there is one.
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// Attempts at a mirror: there is another host to ask.
 const ATTEMPTS_AT_MIRROR: u32 = 1;
 /// Attempts at a remembered place before the hosts are asked from the first one.
@@ -26,10 +30,13 @@ pub(crate) struct Question<'a> {
     pub(crate) method: Method,
     /// What follows the name of the repository.
     pub(crate) path: &'a [&'a str],
+    /// What a host must be good for to be asked.
+    pub(crate) wanted: Capabilities,
     pub(crate) accept: Option<&'static str>,
     pub(crate) range: Option<Range<u64>>,
     /// Other than the client's number of attempts.
     pub(crate) attempts: Option<u32>,
+    pub(crate) urgency: Urgency,
 }
 
 /// An answer, and whose it is.
@@ -46,63 +53,98 @@ pub(crate) struct Target(Mutex<Option<Place>>);
 struct Place {
     endpoint: Arc<Endpoint>,
     url: Url,
+    /// Whether it is where a host sent us, or a host that was not the first one.
+    is_remembered: bool,
 }
 
-/// Mirrors that failed, and until when they rest.
-#[derive(Default)]
-pub(super) struct Resting(Mutex<HashMap<Url, Instant>>);
-
 impl Repository {
-    /// Asks the hosts of the plan until one gives what `accept` takes.
+    /// Asks the hosts of the plan until one gives what `accept` takes. A host that is silent for a
+    /// while is not waited for alone.
     ///
     /// The error is that of the host which references name: what mirrors had to say is logged.
     pub(crate) async fn ask(
         &self,
         question: &Question<'_>,
         target: &Target,
-        accept: impl Fn(Response, &Endpoint) -> Result<Response, FetchError>,
+        accept: impl Fn(Response, &Endpoint) -> Result<Response, FetchError> + Sync,
     ) -> Result<Answer, FetchError> {
-        if let Some(Place { endpoint, url }) = target.get() {
-            // Addresses in storage expire, and hosts fail: both have others to ask.
-            let attempts = Some(ATTEMPTS_AT_TARGET);
-            match self.ask_at(&url, &endpoint, question, attempts, &accept).await {
-                Ok(response) => return Ok(Answer { response, endpoint }),
-                Err(error) => tracing::debug!("asking for another place: {error}"),
-            }
-            target.forget(&url);
-        }
-        let resting = self.client().resting();
-        let endpoints = self.0.plan.endpoints();
-        let (later, now): (Vec<_>, Vec<_>) =
-            endpoints.iter().partition(|endpoint| resting.has(endpoint));
-        let mut failure = None;
-        for endpoint in now.into_iter().chain(later) {
-            let url = endpoint.url(&self.0.name, question.path);
-            let attempts =
-                if endpoint.is_mirror { Some(ATTEMPTS_AT_MIRROR) } else { question.attempts };
-            let error = match self.ask_at(&url, endpoint, question, attempts, &accept).await {
-                Ok(response) => {
-                    let place =
-                        Place { endpoint: Arc::clone(endpoint), url: response.url().clone() };
-                    let is_first = Arc::ptr_eq(endpoint, &endpoints[0]);
-                    if place.url != url || !is_first {
-                        target.set(place);
-                    }
-                    return Ok(Answer { response, endpoint: Arc::clone(endpoint) });
-                }
-                Err(error) => error,
-            };
-            if endpoint.is_mirror {
-                self.put_to_rest(endpoint, &error);
-                failure.get_or_insert(error);
+        let plan = self.plan().await?;
+        let hosts = self.client().health().order(&plan, question.wanted);
+        let fresh = |endpoint: &Arc<Endpoint>| Place {
+            url: endpoint.url(self.name(), question.path),
+            endpoint: Arc::clone(endpoint),
+            is_remembered: false,
+        };
+        let mut places: VecDeque<_> = hosts.iter().map(fresh).collect();
+        if let Some(place) = target.get() {
+            if plan.has(&place.endpoint) {
+                places.retain(|it| !Arc::ptr_eq(&it.endpoint, &place.endpoint));
+                places.push_front(place);
             } else {
-                failure = Some(error);
+                target.forget(&place.url);
             }
         }
-        // A plan is never empty.
+        let first = hosts.first().map(|host| fresh(host).url);
+        let mut failure = None;
+        // Who was asked and has not answered, and who of them was waited for too long.
+        let mut waiting: Vec<Arc<Endpoint>> = Vec::new();
+        let mut slow: Vec<Arc<Endpoint>> = Vec::new();
+        let mut asked = FuturesUnordered::new();
+        let ask = |place: Place| async {
+            let result = self.ask_at(&place, question, &accept).await;
+            (place, result)
+        };
+        loop {
+            if asked.is_empty() {
+                let Some(place) = places.pop_front() else { break };
+                waiting.push(Arc::clone(&place.endpoint));
+                asked.push(ask(place));
+            }
+            let patience = if places.is_empty() { Duration::MAX } else { SILENCE };
+            let Ok(next) = timeout(patience, asked.next()).await else {
+                slow.clone_from(&waiting);
+                if let Some(place) = places.pop_front() {
+                    waiting.push(Arc::clone(&place.endpoint));
+                    asked.push(ask(place));
+                }
+                continue;
+            };
+            let Some((place, result)) = next else { continue };
+            for list in [&mut waiting, &mut slow] {
+                list.retain(|it| !Arc::ptr_eq(it, &place.endpoint));
+            }
+            match result {
+                Ok(response) => {
+                    self.client().health().worked(&place.endpoint);
+                    for late in slow {
+                        let origin = late.host.clone();
+                        self.put_to_rest(&late, &FetchError::Timeout { origin, after: SILENCE });
+                    }
+                    let (endpoint, url) = (place.endpoint, response.url().clone());
+                    if !place.is_remembered && first.as_ref() != Some(&url) {
+                        let endpoint = Arc::clone(&endpoint);
+                        target.set(Place { endpoint, url, is_remembered: true });
+                    }
+                    return Ok(Answer { response, endpoint });
+                }
+                Err(error) if place.is_remembered => {
+                    // Addresses in storage expire, and hosts fail: both have others to ask.
+                    tracing::debug!("asking for another place: {error}");
+                    target.forget(&place.url);
+                    let order = hosts.iter().position(|it| Arc::ptr_eq(it, &place.endpoint));
+                    let order = order.unwrap_or(0).min(places.len());
+                    places.insert(order, fresh(&place.endpoint));
+                }
+                Err(error) if place.endpoint.is_mirror => {
+                    self.put_to_rest(&place.endpoint, &error);
+                    failure.get_or_insert(error);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
         Err(failure.unwrap_or_else(|| FetchError::Unreachable {
             origin: self.to_string(),
-            cause: "it has no host".to_owned(),
+            cause: "none of its hosts is capable of this, by what hosts.toml says".to_owned(),
         }))
     }
 
@@ -118,71 +160,81 @@ impl Repository {
             tracing::debug!("asking the next host: {error}");
             return;
         }
-        if self.client().resting().add(endpoint) {
-            tracing::warn!(mirror = endpoint.host, "asking other hosts for {REST:?}: {error}");
+        if let Some(rest) = self.client().health().failed(endpoint) {
+            tracing::warn!(mirror = endpoint.host, "asking other hosts for {rest:?}: {error}");
         }
     }
 
     async fn ask_at(
         &self,
-        url: &Url,
-        endpoint: &Endpoint,
+        place: &Place,
         question: &Question<'_>,
-        attempts: Option<u32>,
-        accept: &impl Fn(Response, &Endpoint) -> Result<Response, FetchError>,
+        accept: &(impl Fn(Response, &Endpoint) -> Result<Response, FetchError> + Sync),
     ) -> Result<Response, FetchError> {
-        let is_own = endpoint.is_own(url);
-        let call = Call {
+        let Place { endpoint, url, is_remembered } = place;
+        let attempts = match (is_remembered, endpoint.is_mirror) {
+            (true, _) => Some(ATTEMPTS_AT_TARGET),
+            (false, true) => Some(ATTEMPTS_AT_MIRROR),
+            (false, false) => question.attempts,
+        };
+        let call = |url: &Url, attempts: Option<u32>| Call {
             accept: question.accept,
             range: question.range.clone(),
-            headers: if is_own { endpoint.headers.clone() } else { HeaderMap::new() },
+            headers: if endpoint.is_own(url) { endpoint.headers.clone() } else { HeaderMap::new() },
             attempts,
             patience: endpoint.patience,
             sent: Some(endpoint.metrics.requests.clone()),
+            transport: endpoint.transport.clone(),
+            urgency: question.urgency.clone(),
             ..Call::new(question.method.clone(), url.clone())
         };
-        let login = Login { endpoint, repository: &self.0.name };
-        accept(self.client().walk(call, login).await?, endpoint)
+        let login = Login { endpoint, repository: self.name() };
+        if let Some(other) = endpoint.other_scheme(url) {
+            let mut refused = None;
+            for url in [url, &other] {
+                let call = Call { one_dial: true, ..call(url, attempts) };
+                match self.client().walk(call, login).await {
+                    // What a server of the other protocol answers.
+                    Ok(response) if response.status() == StatusCode::BAD_REQUEST => {
+                        refused.get_or_insert(response);
+                    }
+                    Err(FetchError::Unreachable { .. }) => {}
+                    result => {
+                        if matches!(result, Ok(_) | Err(FetchError::Status { .. })) {
+                            endpoint.speaks(url);
+                        }
+                        return accept(result?, endpoint);
+                    }
+                }
+            }
+            if let Some(response) = refused {
+                return accept(response, endpoint);
+            }
+        }
+        let result = self.client().walk(call(url, attempts), login).await;
+        if matches!(result, Err(FetchError::Unreachable { .. })) {
+            endpoint.is_away();
+        }
+        accept(result?, endpoint)
     }
 }
 
 impl Target {
     /// Forgets whatever is remembered of a host.
-    pub(crate) fn leave(&self, endpoint: &Endpoint) {
-        self.lock().take_if(|place| place.endpoint.base == endpoint.base);
+    pub(crate) fn leave(&self, endpoint: &Arc<Endpoint>) {
+        lock(&self.0).take_if(|place| Arc::ptr_eq(&place.endpoint, endpoint));
     }
 
     fn get(&self) -> Option<Place> {
-        self.lock().clone()
+        lock(&self.0).clone()
     }
 
     fn set(&self, place: Place) {
-        *self.lock() = Some(place);
+        *lock(&self.0) = Some(place);
     }
 
     /// Forgets `url`, unless somebody has already found another place.
     fn forget(&self, url: &Url) {
-        self.lock().take_if(|place| place.url == *url);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Resting {
-    fn has(&self, endpoint: &Endpoint) -> bool {
-        self.lock().get(&endpoint.base).is_some_and(|until| *until > Instant::now())
-    }
-
-    /// Whether the mirror was awake before.
-    fn add(&self, endpoint: &Endpoint) -> bool {
-        let now = Instant::now();
-        let before = self.lock().insert(endpoint.base.clone(), now + REST);
-        before.is_none_or(|until| until <= now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Url, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).take_if(|place| place.url == *url);
     }
 }

@@ -1,6 +1,9 @@
 //! How patient a client is, and with which credentials.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Hosts, jittered};
 use crate::keychain::Keychain;
@@ -29,6 +32,27 @@ pub struct ClientOptions {
     pub longest_pause: Duration,
     /// How often one transfer is resumed after its connection was lost.
     pub resumptions: u32,
+    /// What a reader gets while no host gives what it needs.
+    pub outage: Outage,
+    /// Where whole blobs are kept that came instead of ranges; without it in the system's directory
+    /// for temporary files.
+    pub spool: Option<PathBuf>,
+}
+
+/// What a reader gets while no host gives what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// Whether it waits for hosts to come back, rather than for the answers of one round.
+    pub wait: bool,
+    /// How long it waits at most, without anything coming. Then it is an error.
+    pub deadline: Duration,
+}
+
+impl Outage {
+    /// Waiting for hosts to come back.
+    pub const WAIT: Self = Self { wait: true, deadline: Duration::from_secs(300) };
+    /// An error once all hosts were asked.
+    pub const ERROR: Self = Self { wait: false, deadline: Duration::from_secs(10) };
 }
 
 impl Default for ClientOptions {
@@ -47,6 +71,8 @@ impl Default for ClientOptions {
             longest_pause: Duration::from_secs(30),
             // With pauses only between fruitless ones: enough for a link that breaks every 100 MB.
             resumptions: 16,
+            outage: Outage::WAIT,
+            spool: None,
         }
     }
 }

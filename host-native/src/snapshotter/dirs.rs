@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 
 use super::lazy::LazyLayers;
 use super::mounts;
 use super::record::{Result, SnapshotError};
+use crate::lock::lock;
 
 /// The directories of all snapshots.
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Directories {
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, HashSet<u64>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 }
 

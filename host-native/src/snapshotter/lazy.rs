@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -18,6 +18,7 @@ use super::labels::LayerSource;
 use super::mount_process::client::{Launch, MountProcess, Serving};
 use super::mount_process::protocol::{NumberedLayer, ShownLayer};
 use super::mounts::mounted_below;
+use crate::lock::lock;
 
 /// How long to wait before another mount process takes the place of one that ended sooner.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -231,7 +232,7 @@ impl LazyLayers {
     }
 
     fn mounted(&self) -> std::sync::MutexGuard<'_, HashMap<u32, (LazyLayer, Mount)>> {
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mounted)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use redb::{
     Database, MultimapTableDefinition, ReadableDatabase, ReadableMultimapTable, ReadableTable,
@@ -14,6 +14,7 @@ use redb::{
 use serde::Deserialize;
 
 use super::record::{Chain, Fallback, Kind, Labels, Record, Result, SnapshotError, now};
+use crate::lock::lock;
 
 /// Key to record, as JSON, which keeps unknown fields readable for whoever has to look.
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
@@ -56,7 +57,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn next_id(&self) -> Result<u64> {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = lock(&self.ids);
         if let Some(id) = ids.next() {
             return Ok(id);
         }

@@ -34,14 +34,6 @@ pub enum FetchError {
         /// The registry to log in to.
         login: String,
     },
-    /// The whole blob came instead of a range.
-    #[error(
-        "{origin} ignores byte ranges and sends whole blobs; enable range requests in the registry or the proxy before it"
-    )]
-    RangeIgnored {
-        /// Who did so.
-        origin: String,
-    },
     /// The range is not within the blob.
     #[error(
         "{origin} has no bytes {start}..{end} of the blob: it is shorter than the image says; push the image again"
@@ -63,6 +55,14 @@ pub enum FetchError {
         origin: String,
         /// How.
         why: String,
+    },
+    /// The blob became another one while it was read.
+    #[error(
+        "{origin} gives another blob than before (its ETag changed); push the image again if that goes on"
+    )]
+    Changed {
+        /// Who did so.
+        origin: String,
     },
     /// The connection was lost, again and again.
     #[error(
@@ -123,7 +123,10 @@ impl FetchError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Truncated { .. } | Self::Timeout { .. } | Self::Unreachable { .. } => true,
+            Self::Changed { .. }
+            | Self::Truncated { .. }
+            | Self::Timeout { .. }
+            | Self::Unreachable { .. } => true,
             Self::Status { code, .. } => is_transient_status(*code),
             _ => false,
         }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, read_fd};
 use super::{log, mount_point, socket};
+use crate::lock::lock;
 use crate::mount::session;
 use crate::snapshotter::lines::{read, write};
 use crate::snapshotter::mounts::{detach_below, mounted_below};
@@ -286,7 +287,7 @@ impl MountProcess {
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.device)
     }
 }
 

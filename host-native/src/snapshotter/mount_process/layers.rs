@@ -4,7 +4,7 @@
 //! others are there when their turn comes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Prefetch, Verification};
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
+use crate::lock::lock;
 use crate::metrics::{Reason, count_fallback};
 use crate::open::{LayerOpener, Layers};
 use crate::reference::{ImageRef, RegistryRef};
@@ -175,6 +176,6 @@ impl ImageLayers {
     }
 
     fn opening(&self) -> std::sync::MutexGuard<'_, HashMap<String, Opening>> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.opening)
     }
 }

@@ -1,0 +1,160 @@
+//! How connections to a host are made: certificates, proxies, patience.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reqwest::{Certificate, ClientBuilder, Identity, Proxy};
+
+/// Largest file of certificates or keys.
+const MAX_PEM: u64 = 4 << 20;
+
+/// What is configured of the connections to a host. Equal settings give connections that are
+/// trusted equally.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct TransportSettings {
+    /// Certificates of authorities that are trusted beside the system's.
+    pub(crate) ca: Vec<Pem>,
+    /// Certificates that prove who we are, and their keys where these are in a file of their own.
+    /// The first one counts.
+    pub(crate) client: Vec<(Pem, Option<Pem>)>,
+    /// Whether whatever certificate the host has is taken.
+    pub(crate) skip_verify: Option<bool>,
+    /// How long a connection may take to be made.
+    pub(crate) dial_timeout: Option<Duration>,
+    /// The proxy, in place of that of the environment.
+    pub(crate) proxy: Option<String>,
+}
+
+/// A file of certificates or keys, as it was when it was read.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Pem {
+    pub(crate) path: PathBuf,
+    content: Result<Arc<[u8]>, String>,
+}
+
+/// Connections of a host's own; without settings those that all hosts share.
+#[derive(Clone, Default)]
+pub(crate) struct Transport(Option<Arc<Own>>);
+
+struct Own {
+    settings: TransportSettings,
+    client: OnceLock<Result<reqwest::Client, String>>,
+}
+
+impl Pem {
+    /// Reads a file. What is wrong with it is said when it is needed.
+    pub(crate) fn read(path: &Path) -> Self {
+        let content = read(path).map_err(|why| format!("cannot read {}: {why}", path.display()));
+        Self { path: path.to_owned(), content: content.map(Into::into) }
+    }
+
+    /// A certificate or key that is in memory; `path` says in messages where it came from.
+    pub(crate) fn inline(path: &Path, content: Vec<u8>) -> Self {
+        Self { path: path.to_owned(), content: Ok(content.into()) }
+    }
+
+    fn bytes(&self) -> Result<&[u8], String> {
+        self.content.as_deref().map_err(Clone::clone)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_PEM + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if content.len() as u64 > MAX_PEM { Err("it is too large".to_owned()) } else { Ok(content) }
+}
+
+impl TransportSettings {
+    /// Adds the settings to `builder`.
+    ///
+    /// # Errors
+    /// If a file cannot be used, in one sentence that names it.
+    pub(crate) fn apply(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, String> {
+        for pem in &self.ca {
+            let unusable = |why: &str| format!("{} {why}", pem.path.display());
+            let certificates = Certificate::from_pem_bundle(pem.bytes()?)
+                .map_err(|_| unusable("holds no certificates (PEM)"))?;
+            if certificates.is_empty() {
+                return Err(unusable("holds no certificates (PEM)"));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some((certificate, key)) = self.client.first() {
+            let mut both = certificate.bytes()?.to_vec();
+            if let Some(key) = key {
+                both.push(b'\n');
+                both.extend_from_slice(key.bytes()?);
+            }
+            let identity = Identity::from_pem(&both).map_err(|_| {
+                let certificate = certificate.path.display();
+                match key {
+                    Some(key) => format!(
+                        "{certificate} and {} are no client certificate and its key (PEM)",
+                        key.path.display()
+                    ),
+                    None => format!("{certificate} holds no client certificate with its key (PEM)"),
+                }
+            })?;
+            builder = builder.identity(identity);
+        }
+        if self.skip_verify == Some(true) {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        if let Some(timeout) = self.dial_timeout {
+            builder = builder.connect_timeout(timeout);
+        }
+        if let Some(proxy) = &self.proxy {
+            let proxy =
+                Proxy::all(proxy).map_err(|_| "its proxy is not the URL of one".to_owned())?;
+            builder = builder.no_proxy().proxy(proxy);
+        }
+        Ok(builder)
+    }
+}
+
+impl Transport {
+    pub(super) fn new(settings: TransportSettings) -> Self {
+        let own = settings != TransportSettings::default();
+        Self(own.then(|| Arc::new(Own { settings, client: OnceLock::new() })))
+    }
+
+    /// The connections of the host's own, made from `builder` when they are first needed; `None` if
+    /// it has none.
+    pub(super) fn client(
+        &self,
+        builder: impl FnOnce() -> ClientBuilder,
+    ) -> Option<&Result<reqwest::Client, String>> {
+        let own = self.0.as_ref()?;
+        Some(own.client.get_or_init(|| {
+            let builder = own.settings.apply(builder())?;
+            builder.build().map_err(super::cause_of)
+        }))
+    }
+
+    pub(super) fn dial_timeout(&self) -> Option<Duration> {
+        self.0.as_ref()?.settings.dial_timeout
+    }
+
+    pub(crate) fn settings(&self) -> TransportSettings {
+        self.0.as_ref().map(|own| own.settings.clone()).unwrap_or_default()
+    }
+}
+
+/// What is set, each with a space before it. A proxy may have a password in it.
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = self.settings();
+        settings.ca.iter().try_for_each(|pem| write!(f, " ca={}", pem.path.display()))?;
+        for (certificate, key) in &settings.client {
+            write!(f, " client={}", certificate.path.display())?;
+            key.iter().try_for_each(|key| write!(f, ",{}", key.path.display()))?;
+        }
+        settings.skip_verify.iter().try_for_each(|skip| write!(f, " skip_verify={skip}"))?;
+        settings.dial_timeout.iter().try_for_each(|it| write!(f, " dial_timeout={it:?}"))?;
+        settings.proxy.iter().try_for_each(|_| f.write_str(" proxy"))
+    }
+}
