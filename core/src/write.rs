@@ -39,7 +39,7 @@ pub use cut::Cutter;
 pub use error::WriteError;
 pub use member::{Assembly, Member, Placed, Pressed};
 pub use options::{DEFAULT_CHUNK_SIZE, Disposition, Format, Options, TOC_NAME};
-pub use order::{Candidate, Landmark, Order, OrderError, Step, order};
+pub use order::{Candidate, Landmark, Order, OrderError, Step, clean, order};
 pub use summary::{Summary, ZstdPosition};
 pub use toc::external_toc_layer;
 

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use crate::commands::convert::ConvertArgs;
 use crate::containerd;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
@@ -19,6 +20,7 @@ const IMAGES: &str = "\
 IMAGE is one of
   [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]  an image in a registry
   oci:DIR[:TAG]                            an image in an OCI layout
+  docker-archive:FILE[:NAME]               an image in an archive of `docker save`
   file:BLOB                                a single layer
 
 Exit status: 0 when it worked, 1 when it failed, 2 when the command line is wrong.";
@@ -224,6 +226,13 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make an image lazily readable: from a registry, a layout or an archive to another one
+    ///
+    /// Needs neither root nor a daemon. Layers may be tars, plain or compressed with gzip or zstd. What
+    /// was converted before is not converted again, and what DST has is not sent again; the tag of DST
+    /// moves when everything is there.
+    #[command(after_help = IMAGES)]
+    Convert(ConvertArgs),
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer

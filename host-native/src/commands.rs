@@ -1,6 +1,7 @@
 //! What the commands do.
 
 mod buildkitd;
+pub mod convert;
 mod demo;
 mod doctor;
 mod explore;
@@ -52,6 +53,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Explain { image, root, json } => {
             block_on(status::explain(global, image, root, *json))
         }
+        Command::Convert(args) => block_on(convert::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

@@ -18,8 +18,8 @@ mod toc;
 
 pub(crate) use layout::{REF_NAME, blob_path};
 pub use source::Source;
-pub(crate) use toc::LAYER as TOC_LAYER;
 pub use toc::TocImage;
+pub(crate) use toc::{LAYER as TOC_LAYER, SUFFIX as TOC_SUFFIX};
 
 use crate::oci::{Descriptor, DocumentError, ImageConfig, MAX_CONFIG, Platform, check_size};
 use crate::reference::{ImageRef, ReferenceError};

@@ -209,6 +209,7 @@ impl From<&FetchError> for Reason {
             | FetchError::RangeNotSatisfiable { .. }
             | FetchError::WrongRange { .. }
             | FetchError::Changed { .. }
+            | FetchError::Refused { .. }
             | FetchError::Protocol { .. } => Self::BadRegistry,
             FetchError::Io { .. } => Self::Local,
         }

@@ -7,6 +7,7 @@ pub mod layout;
 mod press;
 mod spool;
 mod tarball;
+mod wanted;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use lazystar_core::tar::{EncodeError, Entry, TarError};
 use lazystar_core::write::{
     Assembly, Candidate, Compressor, Cutter, Landmark, Order, OrderError, Summary, WriteError,
-    order,
+    clean, order,
 };
 
 use crate::codec;
@@ -24,7 +25,9 @@ use press::Press;
 pub use directory::pack_directory;
 pub(crate) use gunzip::Gunzip;
 pub use layout::{ImageConfig, LayerBlob, write_oci_layout};
+pub(crate) use tarball::decompress;
 pub use tarball::pack_tar;
+pub use wanted::{Glob, GlobError, Wanted};
 
 /// Input is read in pieces of this many bytes.
 const INPUT_PIECE: usize = 256 << 10;
@@ -36,13 +39,17 @@ pub struct PackOptions {
     pub layer: lazystar_core::write::Options,
     /// Compression level; the codec's default if there is none.
     pub level: Option<i32>,
-    /// Paths of which the data goes before the prefetch landmark, in this order.
-    pub prioritised: Vec<String>,
+    /// What goes before the prefetch landmark, in this order.
+    pub prioritised: Vec<Wanted>,
     /// Prioritised paths need not exist.
     pub allow_missing: bool,
-    /// Owner and group of all entries of a directory, instead of their own.
+    /// What is left out, with everything in it.
+    pub excluded: Vec<Glob>,
+    /// Owner and group of all entries, instead of their own.
     pub owner: Option<(u32, u32)>,
-    /// The latest time that entries of a directory may have (as `SOURCE_DATE_EPOCH` asks).
+    /// The time of all entries, instead of their own.
+    pub mtime: Option<i64>,
+    /// The latest time that entries may have (as `SOURCE_DATE_EPOCH` asks).
     pub mtime_limit: Option<i64>,
     /// Where the input tar is kept while it is put in order; the system's temporary directory if not
     /// given. The file has no name.
@@ -115,9 +122,36 @@ pub enum PackError {
     /// Prioritised paths do not exist.
     #[error("the layer has no {}", .0.join(", "))]
     Missing(Vec<String>),
-    /// A lossless layer keeps the order of its input.
-    #[error("a lossless layer cannot have prioritised paths: it keeps the order of the tar")]
-    LosslessOrder,
+    /// A lossless layer keeps its input as it is.
+    #[error(
+        "a layer that keeps its DiffID keeps its tar: its entries cannot be put in another order, left out or changed"
+    )]
+    Lossless,
+}
+
+impl PackOptions {
+    /// Whether an entry is to be left out.
+    fn excludes(&self, name: &str) -> bool {
+        !self.excluded.is_empty() && {
+            let path = clean(name);
+            self.excluded.iter().any(|glob| glob.covers(&path))
+        }
+    }
+
+    /// Whether entries are not as their tar has them.
+    const fn changes_entries(&self) -> bool {
+        self.owner.is_some() || self.mtime.is_some() || self.mtime_limit.is_some()
+    }
+
+    fn change(&self, entry: &mut Entry) {
+        if let Some((uid, gid)) = self.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+            entry.user_name.clear();
+            entry.group_name.clear();
+        }
+        let limit = self.mtime_limit.unwrap_or(i64::MAX);
+        entry.mtime = self.mtime.unwrap_or(entry.mtime).min(limit);
+    }
 }
 
 impl From<EncodeError> for PackError {
@@ -201,8 +235,26 @@ fn ordered<'a>(
     options: &PackOptions,
 ) -> Result<Order, PackError> {
     let candidates: Vec<Candidate<'_>> = entries.map(Entry::candidate).collect();
-    let prioritised: Vec<&str> = options.prioritised.iter().map(String::as_str).collect();
-    let order = order(&candidates, &prioritised)?;
+    let globs = options.prioritised.iter().any(|wanted| matches!(wanted, Wanted::Glob(_)));
+    let files = candidates.iter().filter(|it| globs && !it.name.ends_with('/'));
+    let files: Vec<(String, &str)> = files.map(|it| (clean(it.name), it.name)).collect();
+    let mut prioritised: Vec<&str> = Vec::new();
+    let mut unmatched = Vec::new();
+    for wanted in &options.prioritised {
+        match wanted {
+            Wanted::Path(path) => prioritised.push(path),
+            Wanted::Glob(glob) => {
+                let matching = files.iter().filter(|(path, _)| glob.matches(path));
+                let before = prioritised.len();
+                prioritised.extend(matching.map(|(_, name)| *name));
+                if prioritised.len() == before {
+                    unmatched.push(glob.to_string());
+                }
+            }
+        }
+    }
+    let mut order = order(&candidates, &prioritised)?;
+    order.missing.append(&mut unmatched);
     if !options.allow_missing && !order.missing.is_empty() {
         return Err(PackError::Missing(order.missing));
     }

@@ -11,7 +11,7 @@ use crate::oci::check_digest;
 use crate::reference::ImageRef;
 
 /// What is appended to the tag of an image to name its TOC image.
-const SUFFIX: &str = "-esgztoc";
+pub(crate) const SUFFIX: &str = "-esgztoc";
 /// Names the layer that a TOC describes.
 pub(crate) const LAYER: &str = "containerd.io/snapshot/stargz/layer.digest";
 /// The only file in the blob of a TOC.
