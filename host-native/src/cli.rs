@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::convert::ConvertArgs;
+use crate::commands::verify::VerifyArgs;
 use crate::containerd;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
@@ -233,6 +234,12 @@ pub enum Command {
     /// moves when everything is there.
     #[command(after_help = IMAGES)]
     Convert(ConvertArgs),
+    /// Check everything that an image says of itself: every chunk, table of contents, DiffID and entry
+    ///
+    /// Reads the image as a whole. Ends with status 1 when something is wrong, or a layer is not lazy;
+    /// with --allow-unverified, ordinary layers are taken for what they are.
+    #[command(after_help = IMAGES)]
+    Verify(VerifyArgs),
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer

@@ -10,6 +10,7 @@ mod mount;
 mod pull;
 mod snapshotter;
 mod status;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -54,6 +55,7 @@ pub fn run(cli: Cli) -> Result<()> {
             block_on(status::explain(global, image, root, *json))
         }
         Command::Convert(args) => block_on(convert::run(global, args)),
+        Command::Verify(args) => block_on(verify::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

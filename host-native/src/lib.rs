@@ -32,4 +32,5 @@ pub mod source;
 pub mod systemd;
 pub mod trace;
 pub mod user_dirs;
+pub mod verify;
 pub mod workers;
