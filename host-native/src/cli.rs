@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::convert::ConvertArgs;
+use crate::commands::optimize::OptimizeArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::containerd;
 use crate::oci::Platform;
@@ -234,6 +235,13 @@ pub enum Command {
     /// moves when everything is there.
     #[command(after_help = IMAGES)]
     Convert(ConvertArgs),
+    /// Make an image lazily readable for a workload: what that reads comes first and is fetched ahead
+    ///
+    /// Runs CMD in the image, mounted lazily, and records which files it reads in which order. As root
+    /// the container is made by runc or crun, where there is one, else, and for everybody else, by
+    /// namespaces and chroot; its network is that of the machine.
+    #[command(after_help = IMAGES)]
+    Optimize(OptimizeArgs),
     /// Check everything that an image says of itself: every chunk, table of contents, DiffID and entry
     ///
     /// Reads the image as a whole. Ends with status 1 when something is wrong, or a layer is not lazy;
@@ -373,6 +381,10 @@ pub struct MountArgs {
     /// Do not fetch ahead what the image's prefetch landmark asks for
     #[arg(long)]
     pub no_prefetch: bool,
+    /// When it is unmounted, write to this file what was read, in its order, for
+    /// `lazystar convert --from-record`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// `lazystar ls`.

@@ -7,6 +7,7 @@ mod doctor;
 mod explore;
 mod inspect;
 mod mount;
+pub mod optimize;
 mod pull;
 mod snapshotter;
 mod status;
@@ -55,6 +56,7 @@ pub fn run(cli: Cli) -> Result<()> {
             block_on(status::explain(global, image, root, *json))
         }
         Command::Convert(args) => block_on(convert::run(global, args)),
+        Command::Optimize(args) => block_on(optimize::run(global, args)),
         Command::Verify(args) => block_on(verify::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),

@@ -34,3 +34,4 @@ pub mod trace;
 pub mod user_dirs;
 pub mod verify;
 pub mod workers;
+pub mod workload;

@@ -22,6 +22,7 @@ use fuser::{BackgroundSession, MountOption, Session, SessionACL};
 use rustix::mount::UnmountFlags;
 
 use crate::driver::LazyLayer;
+use access::AccessLog;
 use fuse::ImageFs;
 use tree::{LayerTable, Tree};
 
@@ -33,24 +34,30 @@ pub struct Mounted {
     by_root: bool,
 }
 
-/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given.
+/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given, and
+/// what is read is logged to `log`.
 ///
 /// # Errors
 /// When the directory cannot be used, or the kernel refuses.
-pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
+pub fn mount(
+    layers: Vec<Arc<LazyLayer>>,
+    dir: &Path,
+    writable: Option<&Path>,
+    log: Option<Arc<AccessLog>>,
+) -> Result<Mounted> {
     let dir = dir.canonicalize().with_context(|| format!("cannot mount on {}", dir.display()))?;
     if !dir.is_dir() {
         bail!("cannot mount on {}: it is not a directory", dir.display());
     }
     let by_root = rustix::process::geteuid().is_root();
     let session = if by_root {
-        mount_overlay(layers, &dir, writable)?
+        mount_overlay(layers, &dir, writable, log)?
     } else if writable.is_some() {
         bail!(
             "--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`"
         );
     } else {
-        mount_merged(layers, &dir)?
+        mount_merged(layers, &dir, log)?
     };
     Ok(Mounted { session, dir, by_root })
 }
@@ -65,6 +72,12 @@ impl Mounted {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("a FUSE thread died")),
         }
+    }
+
+    /// Whether its layers lie one beside the other, under overlayfs, and not merged into one tree.
+    #[must_use]
+    pub const fn is_stack(&self) -> bool {
+        self.by_root
     }
 
     /// A handle to unmount it with from another thread.
@@ -136,10 +149,11 @@ fn mount_overlay(
     layers: Vec<Arc<LazyLayer>>,
     dir: &Path,
     writable: Option<&Path>,
+    log: Option<Arc<AccessLog>>,
 ) -> Result<BackgroundSession> {
     let count = layers.len();
     let user_xattrs = in_user_namespace();
-    let filesystem = ImageFs::new(stack(LayerTable::fixed(&layers).into()));
+    let filesystem = logging(ImageFs::new(stack(LayerTable::fixed(&layers).into())), log);
     let below = PrivateDir::new(user_xattrs)?;
     let device = session::open_device()?;
     session::mount_device(&device, below.path())?;
@@ -155,8 +169,19 @@ fn mount_overlay(
     Ok(session)
 }
 
-fn mount_merged(layers: Vec<Arc<LazyLayer>>, dir: &Path) -> Result<BackgroundSession> {
-    let filesystem = ImageFs::new(Tree::merged(layers));
+fn logging(filesystem: ImageFs, log: Option<Arc<AccessLog>>) -> ImageFs {
+    match log {
+        Some(log) => filesystem.with_access_log(log),
+        None => filesystem,
+    }
+}
+
+fn mount_merged(
+    layers: Vec<Arc<LazyLayer>>,
+    dir: &Path,
+    log: Option<Arc<AccessLog>>,
+) -> Result<BackgroundSession> {
+    let filesystem = logging(ImageFs::new(Tree::merged(layers)), log);
     let mut config = session::config(SessionACL::Owner, false);
     // No permission checks by the kernel: who mounted it is the only one let in, and has what is
     // in the image anyway, root's files included.

@@ -13,6 +13,7 @@ use lazystar_core::write::{DEFAULT_CHUNK_SIZE, Format, Options};
 use super::{cache, cache_dir, configured, open_options};
 use crate::cli::Global;
 use crate::convert::{self, ConvertOptions, Flavour, Hot, Report};
+use crate::image::OpenOptions;
 use crate::keychain::Keychain;
 use crate::pack::Wanted;
 use crate::reference::ImageRef;
@@ -108,6 +109,13 @@ pub(super) async fn run(global: &Global, args: &ConvertArgs) -> Result<()> {
     convert(global, &args.source, &args.destination, &args.output, hot).await
 }
 
+/// How sources are opened, and the cache directory.
+pub(super) fn open_source(global: &Global) -> Result<(OpenOptions, PathBuf)> {
+    let config = configured(global)?;
+    let cache = cache(global, &config)?;
+    Ok((open_options(global, &config, Keychain::default(), &cache), cache_dir(global)))
+}
+
 /// Converts and reports.
 pub(super) async fn convert(
     global: &Global,
@@ -116,9 +124,7 @@ pub(super) async fn convert(
     output: &OutputArgs,
     hot: Hot,
 ) -> Result<()> {
-    let config = configured(global)?;
-    let cache = cache(global, &config)?;
-    let open = open_options(global, &config, Keychain::default(), &cache);
+    let (open, cache) = open_source(global)?;
     let options = ConvertOptions {
         layer: output.layer()?,
         level: output.level,
@@ -131,7 +137,7 @@ pub(super) async fn convert(
         force: output.force,
         hot,
         workers: output.threads.map(Workers::new),
-        records: Some(cache_dir(global).join("conversions")),
+        records: Some(cache.join("conversions")),
         spool_dir: None,
         progress: MultiProgress::new(),
     };

@@ -36,7 +36,7 @@ const MAX_BACKGROUND: u16 = 128;
 pub struct ImageFs {
     tree: Tree,
     may_have_xattrs: bool,
-    access: Option<AccessLog>,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl ImageFs {
@@ -49,8 +49,8 @@ impl ImageFs {
 
     /// The same, with the first read of each file logged.
     #[must_use]
-    pub fn with_access_log(self) -> Self {
-        Self { access: Some(AccessLog::default()), ..self }
+    pub fn with_access_log(self, log: Arc<AccessLog>) -> Self {
+        Self { access: Some(log), ..self }
     }
 
     fn name(&self, inode: u64, parent: u64, name: &[u8]) {
@@ -164,7 +164,14 @@ impl Filesystem for ImageFs {
         let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
-        self.access.iter().for_each(|log| log.read(inode.0));
+        if let Some(log) = &self.access {
+            let chunks = layer.toc().file_chunks(node).iter().zip(0..);
+            let touched = chunks.filter(|(chunk, _)| {
+                let of = chunk.flat_range();
+                of.start < flat.end && flat.start < of.end
+            });
+            log.read(inode.0, touched.map(|(_, number)| number));
+        }
         read(layer, flat, reply, READ_ATTEMPTS, None);
     }
 
