@@ -1,5 +1,6 @@
-//! Tells the program which revision it is built from.
+//! Tells the program which revision it is built from, and its builder what has to be built before.
 
+use std::path::Path;
 use std::process::Command;
 
 fn git(args: &[&str]) -> Option<String> {
@@ -20,4 +21,13 @@ fn main() {
     let given = std::env::var("LAZYSTAR_REVISION").ok().filter(|it| !it.is_empty());
     let revision = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
     println!("cargo::rustc-env=LAZYSTAR_REVISION={}", revision.as_deref().unwrap_or("unknown"));
+    if std::env::var_os("CARGO_FEATURE_WASM_ENGINE").is_some() {
+        let component = "../host-wasm/dist/engine.wasm";
+        println!("cargo::rerun-if-changed={component}");
+        if !Path::new(component).is_file() {
+            println!(
+                "cargo::error=the feature wasm-engine needs the component: run host-wasm/build first"
+            );
+        }
+    }
 }

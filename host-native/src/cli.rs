@@ -4,13 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::convert::ConvertArgs;
 use crate::commands::optimize::OptimizeArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::containerd;
+use crate::doctor::registry::RegistryName;
 use crate::oci::Platform;
 use crate::pack::cli::PackArgs;
 use crate::reference::{ImageRef, ReferenceError, RegistryRef};
@@ -104,11 +105,30 @@ pub struct Global {
     /// snapshotter, where it need not exist: /etc/containerd-stargz-grpc/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What reads layers, for mount, ls, cat, stat and tree: this program, or the component in a
+    /// sandbox that a hostile image cannot leave; it fetches a file at a time and keeps nothing on
+    /// the disk (only where this program was built with the feature wasm-engine)
+    #[arg(long, global = true, value_name = "ENGINE", default_value = "native")]
+    pub engine: EngineKind,
     /// How much to say on standard error: error, warn, info, debug, trace [default: warn; info for
     /// the snapshotter]
     #[arg(long, global = true, value_name = "LEVEL", value_parser = level)]
     pub log_level: Option<LevelFilter>,
 }
+
+/// What reads layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// Core, as a part of this program.
+    #[default]
+    Native,
+    /// Core as a component in wasmtime.
+    Wasm,
+}
+
+/// Why there is no [`EngineKind::Wasm`].
+#[cfg(not(feature = "wasm-engine"))]
+pub(crate) const NO_WASM_ENGINE: &str = "this lazystar has no WebAssembly engine; build it with `host-wasm/build` and then `cargo build --release --features wasm-engine`";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -334,6 +354,10 @@ pub struct FetchArgs {
 pub struct DoctorArgs {
     /// An image to look at, too
     pub image: Option<ImageRef>,
+    /// Look at this registry and its mirrors instead, as HOST or, to try them on an image, as
+    /// HOST/REPOSITORY[:TAG]: how to log in, byte ranges, redirects, HTTP version, latency, rate
+    #[arg(long, value_name = "HOST", conflicts_with = "image")]
+    pub registry: Option<RegistryName>,
     /// The snapshotter's socket
     #[arg(long, value_name = "SOCKET", default_value_os_t = snapshotter::default_address())]
     pub address: PathBuf,

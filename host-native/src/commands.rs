@@ -27,7 +27,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::EnvFilter;
 
 use crate::cache::{Cache, Quota};
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command, EngineKind, Global};
 use crate::config::Config;
 use crate::driver::LazyLayer;
 use crate::image::{Image, OpenOptions};
@@ -44,6 +44,7 @@ use crate::registry::{Client, ClientOptions};
 pub fn run(cli: Cli) -> Result<()> {
     start_log(&cli)?;
     let global = &cli.global;
+    check_engine(&cli)?;
     match &cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Snapshotter(args) => block_on(snapshotter::run(global, args)),
@@ -72,6 +73,15 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Inspect { image, json } => block_on(inspect::inspect(global, image, *json)),
 
         Command::TocDigest { blob } => block_on(inspect::toc_digest(global, blob)),
+    }
+}
+
+fn check_engine(cli: &Cli) -> Result<()> {
+    use Command::{Cat, Ls, Mount, Stat, Tree};
+    match (&cli.global.engine, &cli.command) {
+        (EngineKind::Native, _) => Ok(()),
+        (EngineKind::Wasm, Cat { .. } | Ls(_) | Mount(_) | Stat { .. } | Tree { .. }) => Ok(()),
+        (EngineKind::Wasm, _) => bail!("--engine wasm is for mount, ls, cat, stat and tree"),
     }
 }
 
@@ -187,6 +197,38 @@ fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
     })
 }
 
+/// An image that is for the platform asked for.
+async fn open_image(
+    global: &Global,
+    config: &Config,
+    cache: &Cache,
+    reference: &ImageRef,
+) -> Result<Arc<Image>> {
+    let options = open_options(global, config, usual_keychain(config), cache);
+    let image = Image::open(reference, &options).await;
+    let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
+    if let Some(platform) = &global.platform {
+        check_platform(&image, platform).await?;
+    }
+    Ok(image)
+}
+
+/// An image whose layers are read in a sandbox.
+#[cfg(feature = "wasm-engine")]
+async fn open_sandboxed(
+    global: &Global,
+    reference: &ImageRef,
+) -> Result<crate::sandbox::SandboxedImage> {
+    let config = configured(global)?;
+    let cache = cache(global, &config)?;
+    let compiled = cache_dir(global).join("engine");
+    let opened = async {
+        let image = open_image(global, &config, &cache, reference).await?;
+        crate::sandbox::open(&image, &compiled, global.allow_unverified).await
+    };
+    with_spinner(format!("opening {reference}"), opened).await
+}
+
 /// An image and what became of opening its layers.
 struct Opened {
     image: Arc<Image>,
@@ -197,14 +239,9 @@ impl Opened {
     async fn new(global: &Global, reference: &ImageRef) -> Result<Self> {
         let config = configured(global)?;
         let cache = cache(global, &config)?;
-        let options = open_options(global, &config, usual_keychain(&config), &cache);
-        let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
         let opened = async {
-            let image = Image::open(reference, &options).await;
-            let image = Arc::new(image.with_context(|| format!("cannot open {reference}"))?);
-            if let Some(platform) = &global.platform {
-                check_platform(&image, platform).await?;
-            }
+            let image = open_image(global, &config, &cache, reference).await?;
+            let opener = LayerOpener { cache, allow_unverified: global.allow_unverified };
             let layers = opener.open_all(&image).await;
             Ok(Self { image, layers })
         };

@@ -6,6 +6,7 @@ mod containerd;
 mod docker;
 mod fuse;
 mod kernel;
+pub mod registry;
 mod rootless;
 mod storage;
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub mod proto;
 pub mod pull;
 pub mod reference;
 pub mod registry;
+#[cfg(feature = "wasm-engine")]
+pub mod sandbox;
 pub mod show;
 pub mod snapshotter;
 pub mod socket;

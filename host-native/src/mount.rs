@@ -9,6 +9,7 @@ pub mod access;
 pub mod fuse;
 pub mod overlay;
 pub mod session;
+pub mod shown;
 pub mod tree;
 
 use std::fs;
@@ -18,12 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use fuser::{BackgroundSession, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Filesystem, MountOption, Session, SessionACL};
 use rustix::mount::UnmountFlags;
 
 use crate::driver::LazyLayer;
 use access::AccessLog;
 use fuse::ImageFs;
+use shown::Shown;
 use tree::{LayerTable, Tree};
 
 /// A mounted image.
@@ -45,21 +47,50 @@ pub fn mount(
     writable: Option<&Path>,
     log: Option<Arc<AccessLog>>,
 ) -> Result<Mounted> {
-    let dir = dir.canonicalize().with_context(|| format!("cannot mount on {}", dir.display()))?;
-    if !dir.is_dir() {
-        bail!("cannot mount on {}: it is not a directory", dir.display());
+    if !rustix::process::geteuid().is_root() {
+        return mount_logged(logging(ImageFs::new(Tree::merged(layers)), log), dir, writable);
     }
+    let dir = mount_point(dir)?;
+    let names = (0..layers.len()).rev().map(|layer| layer.to_string());
+    let names: Vec<_> = names.map(PathBuf::from).collect();
+    let filesystem = logging(ImageFs::new(stack(LayerTable::fixed(&layers).into())), log);
+    let session = mount_overlay(filesystem, &names, &dir, writable)?;
+    Ok(Mounted { session, dir, by_root: true })
+}
+
+/// Mounts a whole tree on `dir`; what is written goes to `writable`, if given.
+///
+/// # Errors
+/// As [`mount`].
+pub fn mount_tree(tree: impl Shown, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
+    mount_logged(ImageFs::new(tree), dir, writable)
+}
+
+fn mount_logged(
+    filesystem: ImageFs<impl Shown>,
+    dir: &Path,
+    writable: Option<&Path>,
+) -> Result<Mounted> {
+    let dir = mount_point(dir)?;
     let by_root = rustix::process::geteuid().is_root();
     let session = if by_root {
-        mount_overlay(layers, &dir, writable, log)?
+        mount_overlay(filesystem, &[PathBuf::new()], &dir, writable)?
     } else if writable.is_some() {
         bail!(
             "--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`"
         );
     } else {
-        mount_merged(layers, &dir, log)?
+        mount_by_user(filesystem, &dir)?
     };
     Ok(Mounted { session, dir, by_root })
+}
+
+fn mount_point(dir: &Path) -> Result<PathBuf> {
+    let dir = dir.canonicalize().with_context(|| format!("cannot mount on {}", dir.display()))?;
+    if !dir.is_dir() {
+        bail!("cannot mount on {}: it is not a directory", dir.display());
+    }
+    Ok(dir)
 }
 
 impl Mounted {
@@ -145,22 +176,20 @@ fn unmount(dir: &Path, by_root: bool, detach: bool) -> Result<()> {
     }
 }
 
+/// Stacks directories of a file system, the topmost first.
 fn mount_overlay(
-    layers: Vec<Arc<LazyLayer>>,
+    filesystem: impl Filesystem,
+    names: &[PathBuf],
     dir: &Path,
     writable: Option<&Path>,
-    log: Option<Arc<AccessLog>>,
 ) -> Result<BackgroundSession> {
-    let count = layers.len();
     let user_xattrs = in_user_namespace();
-    let filesystem = logging(ImageFs::new(stack(LayerTable::fixed(&layers).into())), log);
     let below = PrivateDir::new(user_xattrs)?;
     let device = session::open_device()?;
     session::mount_device(&device, below.path())?;
     let session = session::start(filesystem, device, false)?;
     session::set_read_ahead(below.path());
-    let lower: Vec<_> =
-        (0..count).rev().map(|layer| below.path().join(layer.to_string())).collect();
+    let lower: Vec<_> = names.iter().map(|name| below.path().join(name)).collect();
     let mounted = overlay::mount(&lower, writable, user_xattrs, dir);
     // overlayfs has its own hold on it; without overlayfs the session has to end anyway.
     rustix::mount::unmount(below.path(), UnmountFlags::DETACH)
@@ -169,19 +198,14 @@ fn mount_overlay(
     Ok(session)
 }
 
-fn logging(filesystem: ImageFs, log: Option<Arc<AccessLog>>) -> ImageFs {
+fn logging<T: Shown>(filesystem: ImageFs<T>, log: Option<Arc<AccessLog>>) -> ImageFs<T> {
     match log {
         Some(log) => filesystem.with_access_log(log),
         None => filesystem,
     }
 }
 
-fn mount_merged(
-    layers: Vec<Arc<LazyLayer>>,
-    dir: &Path,
-    log: Option<Arc<AccessLog>>,
-) -> Result<BackgroundSession> {
-    let filesystem = logging(ImageFs::new(Tree::merged(layers)), log);
+fn mount_by_user(filesystem: impl Filesystem, dir: &Path) -> Result<BackgroundSession> {
     let mut config = session::config(SessionACL::Owner, false);
     // No permission checks by the kernel: who mounted it is the only one let in, and has what is
     // in the image anyway, root's files included.

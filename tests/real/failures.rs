@@ -1,5 +1,6 @@
 //! A registry that fails costs what was not read yet, for as long as it fails, and nothing else.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,12 @@ fn reads_fail_and_recover_with_the_registry() {
         let files = files(rig, &image);
         let proxy = Proxy::start(&rig.registry).expect("a port on loopback");
         let work = rig.work();
-        let mounted = rig.mount(&format!("{}/{image}", proxy.address()), work.path());
+        let config = work.path().join("config.toml");
+        fs::write(&config, "[lazystar]\non_unavailable = \"error\"\n")
+            .expect("the rig is writable");
+        let name = format!("{}/{image}", proxy.address());
+        let options = [OsStr::new("--config"), config.as_os_str()];
+        let mounted = rig.try_mount(&name, work.path(), &options).expect("the registry is up");
         let small = mounted.directory.join(SMALL);
         let content = read(&small).expect("the registry is up");
         proxy.set(Network::Down);
@@ -118,6 +124,79 @@ fn a_reader_blocked_on_a_hanging_registry_can_be_killed() {
         assert!(fs::read_dir(&mounted.directory).expect("the mount lives").count() > 5);
         proxy.set(Network::Up);
         mounted.unmount();
+        Ok(())
+    });
+}
+
+/// How long the registry is away below. Longer than any patience that a registry might be thought to need.
+const BLACKHOLE: Duration = Duration::from_secs(60);
+/// The deadline of whoever wants an error.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A minute in which packets go nowhere, in the middle of a read: who waits, knows of nothing afterwards; who wants an
+/// error, has it in time; both read on when it is over.
+#[test]
+fn a_minute_without_a_network() {
+    test("a_minute_without_a_network", |rig| {
+        need_fuse()?;
+        let image = image(rig)?;
+        let expected = rig.expected(&image);
+        let files = files(rig, &image);
+        let proxy = Proxy::start(&rig.registry).expect("a port on loopback");
+        let name = format!("{}/{image}", proxy.address());
+        let (patient, hasty) = (rig.work(), rig.work());
+        let config = hasty.path().join("config.toml");
+        let text = format!(
+            "[lazystar]\non_unavailable = \"error\"\nunavailable_deadline_sec = {}\n",
+            SOON.as_secs()
+        );
+        fs::write(&config, text).expect("the rig is writable");
+        let options = [OsStr::new("--config"), config.as_os_str()];
+        let waits = rig.mount(&name, patient.path());
+        let fails = rig.try_mount(&name, hasty.path(), &options).expect("the registry is up");
+        let content = read(&waits.directory.join(SMALL)).expect("the registry is up");
+
+        // From the end, far from what was read ahead.
+        let paths: Vec<_> = files.iter().rev().step_by(7).take(300).cloned().collect();
+        let below = waits.directory.clone();
+        let reading = thread::spawn(move || {
+            let read = paths.into_iter().map(|path| (fs::read(below.join(&path)), path));
+            read.collect::<Vec<_>>()
+        });
+        thread::sleep(Duration::from_millis(50));
+        proxy.set(Network::Blackhole);
+        let began = Instant::now();
+        let failed = files.iter().find_map(|path| {
+            let started = Instant::now();
+            let error = fs::read(fails.directory.join(path)).err()?;
+            Some((path, error, started.elapsed()))
+        });
+        let Some((failed, error, took)) = failed else {
+            return Err(Skip(format!("all of {image} was fetched before its registry could hang")));
+        };
+        println!("{error} after {took:.1?}");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+        assert!(took < SOON + Duration::from_secs(1), "{took:?}");
+        assert_eq!(fs::read(waits.directory.join(SMALL)).expect("it is cached"), content);
+
+        thread::sleep(BLACKHOLE.saturating_sub(began.elapsed()));
+        assert!(!reading.is_finished(), "nothing was left to wait for");
+        proxy.set(Network::Up);
+        let back = Instant::now();
+        for (read, path) in reading.join().expect("it does not panic") {
+            let read = read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let (size, digest) = (read.len() as u64, lazystar_core::Digest::of(&read));
+            assert_eq!(
+                expected.nodes[&path].kind,
+                Kind::File { size, digest },
+                "{}",
+                path.display()
+            );
+        }
+        println!("read on {:.1?} after the network was back", back.elapsed());
+        read(&fails.directory.join(failed)).expect("the registry is back");
+        waits.unmount();
+        fails.unmount();
         Ok(())
     });
 }

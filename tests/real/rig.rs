@@ -99,6 +99,11 @@ impl Rig {
         Arc::clone(trees.entry(name.to_owned()).or_insert_with(read))
     }
 
+    /// The same rig, to test another binary with.
+    pub(crate) fn with_binary(&self, lazystar: PathBuf) -> Self {
+        Self { directory: self.directory.clone(), lazystar, registry: self.registry.clone() }
+    }
+
     /// The binary under test.
     pub(crate) fn binary(&self) -> &Path {
         &self.lazystar

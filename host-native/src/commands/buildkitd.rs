@@ -116,6 +116,8 @@ fn passed_on(global: &Global) -> Vec<OsString> {
         cache_limit,
         allow_unverified,
         config,
+        // Refused for this command unless it is the usual one.
+        engine: _,
         log_level,
     } = global;
     let mut flags = Vec::new();

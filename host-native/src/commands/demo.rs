@@ -11,7 +11,7 @@ use lazystar_core::Digest;
 use serde::Serialize;
 
 use super::{open_tree, runtime};
-use crate::cli::{DemoArgs, Global};
+use crate::cli::{DemoArgs, EngineKind, Global};
 use crate::demo::registry::{Registry, RegistryOptions, Served};
 use crate::demo::sample::{self, Sample};
 use crate::image::{Image, OpenOptions};
@@ -128,6 +128,7 @@ fn run_lazily(
         cache_dir: Some(dir.path("cache")),
         cache_limit: None,
         allow_unverified: false,
+        engine: EngineKind::Native,
         log_level: None,
     };
     registry.reset();

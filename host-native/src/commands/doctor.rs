@@ -5,12 +5,34 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::Opened;
+use super::{Opened, configured, usual_keychain};
 use crate::cli::{DoctorArgs, Global};
-use crate::doctor::{Finding, Level, Machine};
+use crate::doctor::{self, Finding, Level, Machine};
 use crate::reference::ImageRef;
+use crate::registry::Client;
 
 pub(super) async fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
+    let findings = match &args.registry {
+        Some(name) => {
+            let config = configured(global)?;
+            let client = Client::new(config.client_options(usual_keychain(&config)));
+            doctor::registry::examine(&client, name, global.plain_http).await
+        }
+        None => examine_machine(global, args).await,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        findings.iter().for_each(show);
+    }
+    match findings.iter().filter(|finding| finding.level == Level::Problem).count() {
+        0 => Ok(()),
+        1 => bail!("there is a problem"),
+        count => bail!("there are {count} problems"),
+    }
+}
+
+async fn examine_machine(global: &Global, args: &DoctorArgs) -> Vec<Finding> {
     let uid = rustix::process::geteuid().as_raw();
     let machine = Machine {
         sysroot: PathBuf::from("/"),
@@ -26,16 +48,7 @@ pub(super) async fn run(global: &Global, args: &DoctorArgs) -> Result<()> {
     if let Some(image) = &args.image {
         findings.extend(examine_image(global, image).await);
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
-    } else {
-        findings.iter().for_each(show);
-    }
-    match findings.iter().filter(|finding| finding.level == Level::Problem).count() {
-        0 => Ok(()),
-        1 => bail!("there is a problem"),
-        count => bail!("there are {count} problems"),
-    }
+    findings
 }
 
 async fn examine_image(global: &Global, reference: &ImageRef) -> Vec<Finding> {

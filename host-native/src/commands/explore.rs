@@ -1,30 +1,29 @@
 //! `lazystar ls`, `cat`, `stat` and `tree`: looking into an image without mounting it.
 
+mod files;
+#[cfg(feature = "wasm-engine")]
+mod sandboxed;
+
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use lazystar_core::image::{Image, ImageNode};
+use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, Kind};
 use serde::Serialize;
 
-use super::open_tree;
 use crate::cli::{Global, LsArgs};
-use crate::driver::LazyLayer;
 use crate::reference::ImageRef;
 use crate::show::{mode_text, time_text};
-
-/// How much of a file is fetched before it is written: enough for several requests side by side.
-const WINDOW: u64 = 16 << 20;
+use files::Files;
 
 pub(super) async fn ls(global: &Global, args: &LsArgs) -> Result<()> {
-    let (image, _) = open_tree(global, &args.image).await?;
-    let node = find(&image, &args.path, true)?;
+    let image = files::open(global, &args.image).await?;
+    let node = find(&*image, &args.path, true)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut show = |name: &[u8], node: ImageNode| -> Result<()> {
-        let entry = Entry::new(&image, name, node)?;
+    let mut show = |name: &str, node: ImageNode| -> Result<()> {
+        let entry = Entry::new(&*image, name, node)?;
         if args.json {
             entry.write_json(&mut out)
         } else if args.long {
@@ -33,48 +32,39 @@ pub(super) async fn ls(global: &Global, args: &LsArgs) -> Result<()> {
             Ok(writeln!(out, "{}", entry.name)?)
         }
     };
-    if image.attr(node).is_some_and(|attr| attr.kind == Kind::Directory) {
-        for entry in image.entries(node) {
-            show(entry.name, entry.node)?;
+    if image.attr(node)?.kind == Kind::Directory {
+        for (name, node) in image.names(node)? {
+            show(&name, node)?;
         }
     } else {
-        show(args.path.as_bytes(), find(&image, &args.path, false)?)?;
+        show(&args.path, find(&*image, &args.path, false)?)?;
     }
     Ok(out.flush()?)
 }
 
 pub(super) async fn cat(global: &Global, image: &ImageRef, paths: &[String]) -> Result<()> {
-    let (image, layers) = open_tree(global, image).await?;
-    let mut files = Vec::new();
+    let image = files::open(global, image).await?;
+    let mut found = Vec::new();
     for path in paths {
-        let node = find(&image, path, true)?;
-        let kind = image.attr(node).map(|attr| attr.kind);
-        match kind {
-            Some(Kind::Regular) => files.push((path, node)),
-            Some(Kind::Directory) => bail!("{path} is a directory"),
+        let node = find(&*image, path, true)?;
+        let attr = image.attr(node)?;
+        match attr.kind {
+            Kind::Regular => found.push((path, node, attr.size)),
+            Kind::Directory => bail!("{path} is a directory"),
             _ => bail!("{path} is not a regular file"),
         }
     }
-    for (path, node) in files {
-        cat_file(&layers[node.layer as usize], node, path).await?;
+    for (path, file, size) in found {
+        let progress = progress(size, path);
+        let mut write = |bytes: &[u8]| {
+            io::stdout().lock().write_all(bytes)?;
+            progress.inc(bytes.len() as u64);
+            Ok(())
+        };
+        let read = image.read(file, &mut write).await;
+        read.with_context(|| format!("cannot read {path}"))?;
+        progress.finish_and_clear();
     }
-    Ok(())
-}
-
-async fn cat_file(layer: &Arc<LazyLayer>, node: ImageNode, path: &str) -> Result<()> {
-    let file = layer.toc().flat_range(node.node);
-    let progress = progress(file.end - file.start, path);
-    let mut bytes = Vec::new();
-    let mut at = file.start;
-    while at < file.end {
-        let end = (at + WINDOW).min(file.end);
-        bytes.resize(usize::try_from(end - at)?, 0);
-        layer.read(at, &mut bytes).await.with_context(|| format!("cannot read {path}"))?;
-        io::stdout().lock().write_all(&bytes)?;
-        progress.inc(end - at);
-        at = end;
-    }
-    progress.finish_and_clear();
     Ok(io::stdout().lock().flush()?)
 }
 
@@ -97,11 +87,11 @@ pub(super) async fn stat(
     paths: &[String],
     json: bool,
 ) -> Result<()> {
-    let (image, _) = open_tree(global, image).await?;
+    let image = files::open(global, image).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     for path in paths {
-        let node = find(&image, path, false)?;
-        let entry = Entry::new(&image, path.as_bytes(), node)?;
+        let node = find(&*image, path, false)?;
+        let entry = Entry::new(&*image, path, node)?;
         if json {
             entry.write_json(&mut out)?;
         } else {
@@ -118,20 +108,20 @@ pub(super) async fn tree(
     depth: Option<usize>,
     json: bool,
 ) -> Result<()> {
-    let (image, _) = open_tree(global, image).await?;
-    let top = find(&image, path, true)?;
+    let image = files::open(global, image).await?;
+    let top = find(&*image, path, true)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if !json {
         writeln!(out, "{path}")?;
     }
-    let mut walk = Walk { image: &image, out: &mut out, depth: depth.unwrap_or(usize::MAX), json };
+    let mut walk = Walk { image: &*image, out: &mut out, depth: depth.unwrap_or(usize::MAX), json };
     let prefix = if json { path.trim_end_matches('/') } else { "" };
     walk.directory(top, prefix, 0)?;
     Ok(out.flush()?)
 }
 
 struct Walk<'a, W> {
-    image: &'a Image,
+    image: &'a dyn Files,
     out: &'a mut W,
     depth: usize,
     json: bool,
@@ -142,9 +132,9 @@ impl<W: Write> Walk<'_, W> {
         if level >= self.depth {
             return Ok(());
         }
-        let entries = self.image.entries(dir);
-        for (at, listed) in entries.iter().enumerate() {
-            let entry = Entry::new(self.image, listed.name, listed.node)?;
+        let entries = self.image.names(dir)?;
+        for (at, (name, node)) in entries.iter().enumerate() {
+            let entry = Entry::new(self.image, name, *node)?;
             let is_last = at + 1 == entries.len();
             let below = if self.json {
                 let path = format!("{prefix}/{}", entry.name);
@@ -156,15 +146,15 @@ impl<W: Write> Walk<'_, W> {
                 format!("{prefix}{}", if is_last { "    " } else { "│   " })
             };
             if entry.kind == "directory" {
-                self.directory(listed.node, &below, level + 1)?;
+                self.directory(*node, &below, level + 1)?;
             }
         }
         Ok(())
     }
 }
 
-fn find(image: &Image, path: &str, follow: bool) -> Result<ImageNode> {
-    image.resolve(path.as_bytes(), follow).with_context(|| format!("cannot find {path}"))
+fn find(image: &dyn Files, path: &str, follow: bool) -> Result<ImageNode> {
+    image.find(path, follow).with_context(|| format!("cannot find {path}"))
 }
 
 /// What is shown of a file.
@@ -191,14 +181,13 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(image: &Image, name: &[u8], node: ImageNode) -> Result<Self> {
-        let attr = image.attr(node).context("the image has no such node")?;
-        let toc = image.layer(node).context("the image has no such layer")?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let target = toc.readlink(node.node);
+    fn new(image: &dyn Files, name: &str, node: ImageNode) -> Result<Self> {
+        let attr = image.attr(node)?;
+        let is_link = attr.kind == Kind::Symlink;
         let is_device = matches!(attr.kind, Kind::CharDevice | Kind::BlockDevice);
+        let xattrs = image.xattrs(node)?.into_iter();
         Ok(Self {
-            name: text(name),
+            name: name.to_owned(),
             kind: kind_name(attr.kind),
             mode: format!("{:04o}", attr.mode),
             uid: attr.uid,
@@ -206,12 +195,9 @@ impl Entry {
             size: attr.size,
             nlink: attr.nlink,
             mtime: time_text(attr.mtime_nanos),
-            target: (!target.is_empty()).then(|| text(target)),
+            target: is_link.then(|| image.target(node)).transpose()?,
             device: is_device.then_some(attr.device),
-            xattrs: toc
-                .xattrs(node.node)
-                .map(|(name, value)| (text(name), value.escape_ascii().to_string()))
-                .collect(),
+            xattrs: xattrs.map(|(name, value)| (name, value.escape_ascii().to_string())).collect(),
             layer: node.layer,
             attr,
         })

@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use lazystar_core::Digest;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(feature = "wasm-engine")]
+use super::open_sandboxed;
 use super::{Opened, cache_dir, runtime};
-use crate::cli::{Global, MountArgs};
+use crate::cli::{EngineKind, Global, MountArgs};
 use crate::driver::LazyLayer;
 use crate::mount::access::AccessLog;
 use crate::mount::{self, Mounted};
@@ -49,29 +52,20 @@ fn start_child() -> Result<()> {
 
 fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let runtime = runtime()?;
-    let opened = runtime.block_on(Opened::new(global, &args.image))?;
-    let manifest = opened.image.manifest_digest;
-    let layers = opened.lazy()?;
-    let prefetched = layers.clone();
-    let log = args.record.as_ref().map(|_| Arc::new(AccessLog::default()));
-    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref(), log.clone())?;
-    let record = match (&args.record, log) {
-        (Some(path), Some(log)) => {
-            // The background process has another directory than its user soon.
-            let path = std::path::absolute(path)?;
-            let merged = !mounted.is_stack();
-            let manifest = manifest.unwrap_or_else(|| Digest::of(b""));
-            Some(Record { path, log, manifest, layers, merged })
-        }
-        _ => None,
-    };
-    if !args.no_prefetch {
-        runtime.spawn(async move {
-            for layer in prefetched {
-                layer.prefetch(0).await;
+    let (mounted, record) = match global.engine {
+        EngineKind::Native => mount_layers(&runtime, global, args)?,
+        #[cfg(feature = "wasm-engine")]
+        EngineKind::Wasm => {
+            if args.record.is_some() {
+                anyhow::bail!("--record needs --engine native");
             }
-        });
-    }
+            let image = runtime.block_on(open_sandboxed(global, &args.image))?;
+            let tree = crate::sandbox::SandboxedTree::new(image, runtime.handle().clone())?;
+            (mount::mount_tree(tree, &args.dir, args.rw.as_deref())?, None)
+        }
+        #[cfg(not(feature = "wasm-engine"))]
+        EngineKind::Wasm => anyhow::bail!(crate::cli::NO_WASM_ENGINE),
+    };
     unmount_on_signals(&runtime, &mounted, record.clone())?;
     if is_child {
         detach(global)?;
@@ -101,6 +95,36 @@ impl Record {
     }
 }
 
+fn mount_layers(
+    runtime: &Runtime,
+    global: &Global,
+    args: &MountArgs,
+) -> Result<(Mounted, Option<Record>)> {
+    let opened = runtime.block_on(Opened::new(global, &args.image))?;
+    let manifest = opened.image.manifest_digest;
+    let layers = opened.lazy()?;
+    let log = args.record.as_ref().map(|_| Arc::new(AccessLog::default()));
+    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref(), log.clone())?;
+    let prefetched = layers.clone();
+    if !args.no_prefetch {
+        runtime.spawn(async move {
+            for layer in prefetched {
+                layer.prefetch(0).await;
+            }
+        });
+    }
+    let record = match (&args.record, log) {
+        (Some(path), Some(log)) => {
+            let path = std::path::absolute(path)?;
+            let merged = !mounted.is_stack();
+            let manifest = manifest.unwrap_or_else(|| Digest::of(b""));
+            Some(Record { path, log, manifest, layers, merged })
+        }
+        _ => None,
+    };
+    Ok((mounted, record))
+}
+
 /// Tells the parent that the mount is there and lets go of its terminal. What there is to say from
 /// now on goes to `mount.log` in the cache directory.
 fn detach(global: &Global) -> Result<()> {
@@ -114,11 +138,7 @@ fn detach(global: &Global) -> Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn unmount_on_signals(
-    runtime: &tokio::runtime::Runtime,
-    mounted: &Mounted,
-    record: Option<Record>,
-) -> Result<()> {
+fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted, record: Option<Record>) -> Result<()> {
     let unmounter = mounted.unmounter();
     let _inside = runtime.enter();
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]

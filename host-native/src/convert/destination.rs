@@ -45,7 +45,8 @@ impl Destination {
                 Self::Registry { pusher, reference: reference.clone(), tag }
             }
             ImageRef::OciLayout { dir, tag } => {
-                let tag = tag.clone().or_else(|| tag_of(source)).unwrap_or("latest".to_owned());
+                let tag = tag.clone().or_else(|| tag_of(source));
+                let tag = tag.unwrap_or_else(|| "latest".to_owned());
                 Self::Layout { layout: Layout::create(dir)?, dir: dir.clone(), tag }
             }
             ImageRef::DockerArchive { path, name } => {

@@ -256,7 +256,9 @@ impl Conversion<'_> {
         let packed = match packed {
             Err(PackError::Write(cause)) => {
                 let failure = writer.failure().await;
-                return Err(failure.map_or(PackError::Write(cause).into(), LayerError::from));
+                return Err(
+                    failure.map_or_else(|| PackError::Write(cause).into(), LayerError::from)
+                );
             }
             packed => packed?,
         };

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use lazystar_core::Digest;
+use lazystar_core::toc::NodeId;
 
-use super::tree::Tree;
+use super::tree::{LayerTable, Tree};
 use crate::driver::LazyLayer;
 use crate::lock::lock;
 use crate::trace::{Access, Trace};
@@ -25,8 +27,8 @@ pub struct AccessLog {
 struct Reads {
     /// Where in `order` an inode is.
     index: HashMap<u64, usize>,
-    /// Inodes in the order of their first read, and the chunks of each in theirs.
-    order: Vec<(u64, Vec<u32>)>,
+    /// Inodes in the order of their first read, and what was read of each, in its order.
+    order: Vec<(u64, Vec<Range<u64>>)>,
 }
 
 impl AccessLog {
@@ -35,8 +37,8 @@ impl AccessLog {
         lock(&self.names).entry(inode).or_insert_with(|| (parent, name.to_owned()));
     }
 
-    /// Logs that these chunks of a file are read, the first time.
-    pub fn read(&self, inode: u64, chunks: impl Iterator<Item = u32>) {
+    /// Logs that `size` bytes of a file are read.
+    pub fn read(&self, inode: u64, offset: u64, size: u32) {
         let is_new = {
             let mut reads = lock(&self.reads);
             let next = reads.order.len();
@@ -44,11 +46,12 @@ impl AccessLog {
             if at == next {
                 reads.order.push((inode, Vec::new()));
             }
-            let known = &mut reads.order[at].1;
-            for chunk in chunks {
-                if !known.contains(&chunk) {
-                    known.push(chunk);
-                }
+            let ranges = &mut reads.order[at].1;
+            let end = offset.saturating_add(u64::from(size));
+            match ranges.last_mut() {
+                // Most files are read from start to end.
+                Some(last) if last.end == offset => last.end = end,
+                _ => ranges.push(offset..end),
             }
             at == next
         };
@@ -61,21 +64,18 @@ impl AccessLog {
     /// the other, or `merged` into one tree.
     #[must_use]
     pub fn trace(&self, manifest: Digest, layers: &[Arc<LazyLayer>], merged: bool) -> Trace {
-        let tree = merged.then(|| Tree::merged(layers.to_vec()));
+        let tree = match merged {
+            true => Tree::merged(layers.to_vec()),
+            false => super::stack(LayerTable::fixed(layers).into()),
+        };
         let order = lock(&self.reads).order.clone();
-        let accesses = order.into_iter().filter_map(|(inode, chunks)| {
+        let accesses = order.into_iter().filter_map(|(inode, ranges)| {
             let path = self.path(inode).into_os_string().into_string().ok()?;
-            let (layer_index, path) = match &tree {
-                // Its path is the same in the image and in the layer.
-                Some(tree) => {
-                    let (layer, _) = tree.locate(inode)?;
-                    (layers.iter().position(|it| Arc::ptr_eq(it, &layer))?, path)
-                }
-                None => {
-                    let (number, path) = path.split_once('/')?;
-                    (number.parse().ok()?, path.to_owned())
-                }
-            };
+            let (layer, node) = tree.locate(inode)?;
+            let layer_index = layers.iter().position(|it| Arc::ptr_eq(it, &layer))?;
+            // Its path in the image is that in the layer, after the layer's number in a stack.
+            let path = if merged { path } else { path.split_once('/')?.1.to_owned() };
+            let chunks = chunks_of(&layer, node, &ranges);
             Some(Access { path, manifest_digest: manifest, layer_index, chunks })
         });
         Trace { accesses: accesses.collect() }
@@ -98,6 +98,22 @@ impl AccessLog {
     }
 }
 
+/// The numbers of the chunks of a file that `ranges` of it touch, in their order.
+fn chunks_of(layer: &LazyLayer, node: NodeId, ranges: &[Range<u64>]) -> Vec<u32> {
+    let start = layer.toc().flat_range(node).start;
+    let mut touched = Vec::new();
+    for range in ranges {
+        for (chunk, number) in layer.toc().file_chunks(node).iter().zip(0..) {
+            let of = chunk.flat_range();
+            let meets = of.start < start + range.end && start + range.start < of.end;
+            if meets && !touched.contains(&number) {
+                touched.push(number);
+            }
+        }
+    }
+    touched
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,12 +129,12 @@ mod tests {
         assert_eq!(log.path(4), PathBuf::from("12/usr/go"));
         assert_eq!(log.path(9), PathBuf::from("loop"));
         assert_eq!(log.path(7), PathBuf::new());
-        log.read(4, 1..2);
-        log.read(5, 0..1);
-        log.read(4, 0..3);
-        let trace = log.trace(Digest::of(b""), &[], false);
-        let read: Vec<_> =
-            trace.accesses.iter().map(|it| (it.layer_index, &*it.path, &it.chunks[..])).collect();
-        assert_eq!(read, [(12, "usr/go", &[1, 0, 2][..]), (12, "usr/vi", &[0][..])]);
+        log.read(4, 0, 10);
+        log.read(5, 7, 3);
+        log.read(4, 10, 5);
+        log.read(4, 0, 1);
+        let order = lock(&log.reads).order.clone();
+        assert_eq!(order[0], (4, vec![0..15, 0..1]));
+        assert_eq!((order[1].0, &order[1].1[0], order.len()), (5, &(7..10), 2));
     }
 }

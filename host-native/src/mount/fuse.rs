@@ -1,4 +1,4 @@
-//! FUSE requests to reads of layers, and nothing else.
+//! FUSE requests to what a mount shows, and nothing else.
 //!
 //! An image never changes, so the kernel may keep whatever it was told: entries, attributes, names
 //! that do not exist, directories, link targets and pages. It is spared every request whose answer
@@ -6,22 +6,19 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
-use lazystar_core::fetch::Priority;
 use lazystar_core::toc::{Attr, Kind};
 
 use super::access::AccessLog;
-use super::tree::Tree;
-use crate::driver::{LazyLayer, READ_ATTEMPTS};
+use super::shown::Shown;
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -33,16 +30,16 @@ const MAX_BACKGROUND: u16 = 128;
 
 /// The file system of a mount.
 #[derive(Debug)]
-pub struct ImageFs {
-    tree: Tree,
+pub struct ImageFs<T> {
+    tree: T,
     may_have_xattrs: bool,
     access: Option<Arc<AccessLog>>,
 }
 
-impl ImageFs {
+impl<T: Shown> ImageFs<T> {
     /// Shows `tree`.
     #[must_use]
-    pub fn new(tree: Tree) -> Self {
+    pub fn new(tree: T) -> Self {
         let may_have_xattrs = tree.may_have_xattrs();
         Self { tree, may_have_xattrs, access: None }
     }
@@ -57,7 +54,7 @@ impl ImageFs {
         self.access.iter().for_each(|log| log.name(inode, parent, name));
     }
 
-    fn file_attr(&self, inode: u64) -> Option<FileAttr> {
+    fn file_attr(&self, inode: u64) -> Result<FileAttr, Errno> {
         self.tree.attr(inode).map(|attr| file_attr(inode, &attr))
     }
 
@@ -67,7 +64,7 @@ impl ImageFs {
         offset: u64,
         mut add: impl FnMut(u64, u64, &[u8]) -> bool,
     ) -> Result<(), Errno> {
-        if self.tree.attr(dir).ok_or(Errno::ENOENT)?.kind != Kind::Directory {
+        if self.tree.attr(dir)?.kind != Kind::Directory {
             return Err(Errno::ENOTDIR);
         }
         let mut next = offset;
@@ -84,12 +81,11 @@ impl ImageFs {
         self.tree.list(dir, skip, |name, inode| {
             next += 1;
             !add(inode, next, name)
-        });
-        Ok(())
+        })
     }
 }
 
-impl Filesystem for ImageFs {
+impl<T: Shown> Filesystem for ImageFs<T> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in [
             InitFlags::FUSE_ASYNC_DIO,
@@ -109,32 +105,31 @@ impl Filesystem for ImageFs {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.tree.lookup(parent.0, name.as_bytes());
-        match found.and_then(|inode| self.file_attr(inode)) {
-            Some(attr) => {
+        match found.and_then(|found| found.map(|inode| self.file_attr(inode)).transpose()) {
+            Ok(Some(attr)) => {
                 self.name(attr.ino.0, parent.0, name.as_bytes());
                 reply.entry(&FOR_EVER, &attr, Generation(0));
             }
             // Inode 0 lets the kernel remember that there is no such name.
-            None if self.tree.absence_lasts(parent.0) => {
+            Ok(None) if self.tree.absence_lasts(parent.0) => {
                 reply.entry(&FOR_EVER, &absent(), Generation(0));
             }
-            None => reply.error(Errno::ENOENT),
+            Ok(None) => reply.error(Errno::ENOENT),
+            Err(error) => reply.error(error),
         }
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.file_attr(inode.0) {
-            Some(attr) => reply.attr(&FOR_EVER, &attr),
-            None => reply.error(Errno::ENOENT),
+            Ok(attr) => reply.attr(&FOR_EVER, &attr),
+            Err(error) => reply.error(error),
         }
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
-        match self.tree.locate(inode.0) {
-            Some((layer, node)) if layer.toc().kind(node) == Kind::Symlink => {
-                reply.data(layer.toc().readlink(node))
-            }
-            _ => reply.error(Errno::EINVAL),
+        match self.tree.readlink(inode.0) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(error),
         }
     }
 
@@ -158,21 +153,8 @@ impl Filesystem for ImageFs {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some((layer, node)) = self.tree.locate(inode.0) else {
-            return reply.error(Errno::EIO);
-        };
-        let file = layer.toc().flat_range(node);
-        let start = file.start.saturating_add(offset).min(file.end);
-        let flat = start..start.saturating_add(u64::from(size)).min(file.end);
-        if let Some(log) = &self.access {
-            let chunks = layer.toc().file_chunks(node).iter().zip(0..);
-            let touched = chunks.filter(|(chunk, _)| {
-                let of = chunk.flat_range();
-                of.start < flat.end && flat.start < of.end
-            });
-            log.read(inode.0, touched.map(|(_, number)| number));
-        }
-        read(layer, flat, reply, READ_ATTEMPTS, None);
+        self.access.iter().for_each(|log| log.read(inode.0, offset, size));
+        self.tree.read(inode.0, offset, size, reply);
     }
 
     fn readdir(
@@ -204,7 +186,7 @@ impl Filesystem for ImageFs {
     ) {
         let dir = inode.0;
         let listed = self.list(dir, offset, |inode, next, name| {
-            let Some(attr) = self.file_attr(inode) else { return true };
+            let Ok(attr) = self.file_attr(inode) else { return true };
             if next > DOTS {
                 self.name(inode, dir, name);
             }
@@ -235,14 +217,14 @@ impl Filesystem for ImageFs {
             return reply.error(Errno::ENOSYS);
         }
         let mut found = None;
-        self.tree.xattrs(inode.0, |known, value| {
+        let had = self.tree.xattrs(inode.0, |known, value| {
             if known == name.as_bytes() {
                 found = Some(value.to_vec());
             }
         });
-        match found {
-            Some(value) => sized(&value, size, reply),
-            None => reply.error(Errno::ENODATA),
+        match had.and_then(|()| found.ok_or(Errno::ENODATA)) {
+            Ok(value) => sized(&value, size, reply),
+            Err(error) => reply.error(error),
         }
     }
 
@@ -251,8 +233,11 @@ impl Filesystem for ImageFs {
             return reply.error(Errno::ENOSYS);
         }
         let mut names = Vec::new();
-        self.tree.xattrs(inode.0, |name, _| names.extend([name, b"\0"].concat()));
-        sized(&names, size, reply);
+        let had = self.tree.xattrs(inode.0, |name, _| names.extend([name, b"\0"].concat()));
+        match had {
+            Ok(()) => sized(&names, size, reply),
+            Err(error) => reply.error(error),
+        }
     }
 
     fn access(&self, _request: &Request, _inode: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -269,42 +254,6 @@ impl Filesystem for ImageFs {
     ) {
         reply.error(Errno::ENOSYS);
     }
-}
-
-/// Answers a read of the flat space, now or when it was fetched; `waiting` is since when it waits.
-fn read(
-    layer: Arc<LazyLayer>,
-    flat: Range<u64>,
-    reply: ReplyData,
-    attempts: u32,
-    waiting: Option<Instant>,
-) {
-    let len = usize::try_from(flat.end - flat.start).unwrap_or(0);
-    if layer.is_present(flat.clone()) {
-        let mut bytes = vec![0; len];
-        match layer.cache().read(flat.start, &mut bytes) {
-            Ok(true) => {
-                match waiting {
-                    Some(since) => layer.metrics().waited(len as u64, since.elapsed()),
-                    None => layer.metrics().hit(len as u64),
-                }
-                return reply.data(&bytes);
-            }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(%error, "cannot read the cache");
-                return reply.error(Errno::EIO);
-            }
-        }
-    }
-    // A cache that is too small may lose it again before it is read.
-    let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
-    let reader = Arc::clone(&layer);
-    let since = Some(waiting.unwrap_or_else(Instant::now));
-    reader.request(flat.clone(), Priority::Demand, move |result| match result {
-        Ok(()) => read(layer, flat, reply, attempts, since),
-        Err(_) => reply.error(Errno::EIO),
-    });
 }
 
 fn sized(bytes: &[u8], size: u32, reply: ReplyXattr) {

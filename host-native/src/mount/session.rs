@@ -11,11 +11,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fuser::{BackgroundSession, Config, Session, SessionACL};
+use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
 use rustix::io::DupFlags;
 use rustix::mount::MountFlags;
-
-use super::fuse::ImageFs;
 
 /// What the kernel reads ahead of a reader through FUSE. It would be 128 KiB.
 const READ_AHEAD_KIB: &str = "1024";
@@ -54,7 +52,11 @@ pub fn mount_device(device: &OwnedFd, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When the kernel speaks another protocol, or no threads can be started.
-pub fn start(filesystem: ImageFs, device: OwnedFd, may_move: bool) -> Result<BackgroundSession> {
+pub fn start(
+    filesystem: impl Filesystem,
+    device: OwnedFd,
+    may_move: bool,
+) -> Result<BackgroundSession> {
     let config = config(SessionACL::All, may_move);
     Ok(Session::from_fd(filesystem, device, SessionACL::All, config)?.spawn()?)
 }
@@ -64,7 +66,7 @@ pub fn start(filesystem: ImageFs, device: OwnedFd, may_move: bool) -> Result<Bac
 /// # Errors
 /// When the kernel cannot give out again what the other process left unanswered, or no threads
 /// can be started.
-pub fn resume(filesystem: ImageFs, device: &OwnedFd) -> Result<BackgroundSession> {
+pub fn resume(filesystem: impl Filesystem, device: &OwnedFd) -> Result<BackgroundSession> {
     // A session begins by answering the kernel's first request, which was answered long ago. So it
     // begins on a socket, which then becomes the device.
     let (kernel, socket) = UnixDatagram::pair()?;

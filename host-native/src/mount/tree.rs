@@ -1,20 +1,22 @@
-//! What a mount shows: inode numbers on one side, nodes of layers on the other.
+//! Layers as a mount shows them: inode numbers on one side, nodes of layers on the other.
 //!
 //! An inode number is the layer's number and the node in it, so it is the same at every mount of an
 //! image. The top directory is 1, as FUSE wants it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
+use fuser::{Errno, ReplyData};
 use lazystar_core::Toc;
+use lazystar_core::fetch::Priority;
 use lazystar_core::image::{Image, ImageNode};
 use lazystar_core::toc::{Attr, Kind, NodeId};
 
-use crate::driver::LazyLayer;
+use super::shown::{OVERLAY_FAMILIES, ROOT, Shown, inode_of, split};
+use crate::driver::{LazyLayer, READ_ATTEMPTS};
 use crate::lock::lock;
-
-/// The inode number of the top directory.
-pub const ROOT: u64 = 1;
 
 /// The shape of a mount.
 #[derive(Debug)]
@@ -45,8 +47,6 @@ type Listing = (u64, Arc<Vec<(Box<[u8]>, u64)>>);
 pub const TRUSTED_OPAQUE: &str = "trusted.overlay.opaque";
 /// The same for one that root of a user namespace mounted.
 pub const USER_OPAQUE: &str = "user.overlay.opaque";
-/// The family of attributes that steer overlayfs; an image must not bring its own.
-const OVERLAY_FAMILIES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Layers by their numbers.
 #[derive(Debug)]
@@ -108,74 +108,89 @@ impl Tree {
         Self::Merged { layers, image, listed: Mutex::new(None) }
     }
 
-    /// The attributes of an inode; `None` when there is no such inode.
-    #[must_use]
-    pub fn attr(&self, inode: u64) -> Option<Attr> {
-        match self {
+    /// The layer and node behind an inode.
+    pub(super) fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
+        let (layer, node) = match self {
+            Self::Stack { layers, .. } => {
+                let at = split(inode)?;
+                (layers.get(at.layer)?, at.node)
+            }
+            Self::Merged { image, layers, .. } => {
+                let at = image_node(image, inode);
+                (Arc::clone(layers.get(at.layer as usize)?), at.node)
+            }
+        };
+        layer.toc().contains(node).then_some((layer, node))
+    }
+}
+
+impl Shown for Tree {
+    fn attr(&self, inode: u64) -> Result<Attr, Errno> {
+        let attr = match self {
             Self::Stack { layers, .. } if inode == ROOT => Some(stack_root(layers.read().len())),
             Self::Stack { .. } => self.locate(inode).map(|(layer, node)| layer.toc().attr(node)),
             Self::Merged { image, .. } => image.attr(image_node(image, inode)),
-        }
+        };
+        attr.ok_or(Errno::ENOENT)
     }
 
-    /// What `name` in a directory names.
-    #[must_use]
-    pub fn lookup(&self, dir: u64, name: &[u8]) -> Option<u64> {
-        match self {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Option<u64>, Errno> {
+        Ok(match self {
             Self::Stack { layers, .. } if dir == ROOT => {
-                let number = std::str::from_utf8(name).ok()?.parse().ok()?;
-                layers.get(number).map(|_| inode_of(number, Toc::ROOT))
+                let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+                let known = number.filter(|number| layers.get(*number).is_some());
+                known.map(layer_root)
             }
             Self::Stack { .. } => {
-                let (layer, node) = self.locate(dir)?;
-                let found = layer.toc().lookup(node, name)?;
-                Some(same_layer(dir, found))
+                let found =
+                    self.locate(dir).and_then(|(layer, node)| layer.toc().lookup(node, name));
+                found.map(|node| same_layer(dir, node))
             }
             Self::Merged { image, .. } => {
-                let found = image.lookup(image_node(image, dir), name)?;
-                Some(merged_inode(image, found))
+                let found = image.lookup(image_node(image, dir), name);
+                found.map(|node| merged_inode(image, node))
             }
-        }
+        })
     }
 
-    /// Whether the kernel may remember that a directory has no such name.
-    #[must_use]
-    pub fn absence_lasts(&self, dir: u64) -> bool {
+    fn absence_lasts(&self, dir: u64) -> bool {
         !matches!(self, Self::Stack { layers, .. } if dir == ROOT && layers.changes)
     }
 
-    /// Calls `each` with name and inode of everything in a directory from number `skip` on, until
-    /// it returns `false`.
-    pub fn list(&self, dir: u64, skip: usize, mut each: impl FnMut(&[u8], u64) -> bool) {
+    fn list(
+        &self,
+        dir: u64,
+        skip: usize,
+        mut each: impl FnMut(&[u8], u64) -> bool,
+    ) -> Result<(), Errno> {
         match self {
             Self::Stack { layers, .. } if dir == ROOT => {
                 for (number, _) in layers.all().into_iter().skip(skip) {
-                    if !each(number.to_string().as_bytes(), inode_of(number, Toc::ROOT)) {
-                        return;
+                    if !each(number.to_string().as_bytes(), layer_root(number)) {
+                        break;
                     }
                 }
             }
             Self::Stack { .. } => {
-                let Some((layer, node)) = self.locate(dir) else { return };
+                let (layer, node) = self.locate(dir).ok_or(Errno::ENOENT)?;
                 for dirent in layer.toc().entries_from(node, skip) {
                     if !each(dirent.name, same_layer(dir, dirent.node)) {
-                        return;
+                        break;
                     }
                 }
             }
             Self::Merged { image, listed, .. } => {
                 for (name, inode) in listing(image, listed, dir, skip).iter().skip(skip) {
                     if !each(name, *inode) {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        Ok(())
     }
 
-    /// The directory that a directory is in.
-    #[must_use]
-    pub fn parent(&self, dir: u64) -> u64 {
+    fn parent(&self, dir: u64) -> u64 {
         match self {
             Self::Stack { .. } => match self.locate(dir) {
                 Some((_, Toc::ROOT)) | None => ROOT,
@@ -190,34 +205,24 @@ impl Tree {
         }
     }
 
-    /// The layer and node behind an inode.
-    #[must_use]
-    pub fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
-        let (layer, node) = match self {
-            Self::Stack { layers, .. } => {
-                let at = split(inode)?;
-                (layers.get(at.layer)?, at.node)
+    fn readlink(&self, inode: u64) -> Result<Vec<u8>, Errno> {
+        match self.locate(inode) {
+            Some((layer, node)) if layer.toc().kind(node) == Kind::Symlink => {
+                Ok(layer.toc().readlink(node).to_vec())
             }
-            Self::Merged { image, layers, .. } => {
-                let at = image_node(image, inode);
-                (Arc::clone(layers.get(at.layer as usize)?), at.node)
-            }
-        };
-        layer.toc().contains(node).then_some((layer, node))
+            _ => Err(Errno::EINVAL),
+        }
     }
 
-    /// Whether an inode may have extended attributes.
-    #[must_use]
-    pub fn may_have_xattrs(&self) -> bool {
+    fn may_have_xattrs(&self) -> bool {
         match self {
             Self::Stack { layers, .. } => layers.may_have_xattrs(),
             Self::Merged { layers, .. } => layers.iter().any(|layer| layer.toc().has_xattrs()),
         }
     }
 
-    /// Calls `each` with the extended attributes of an inode, as overlayfs or a user may see them.
-    pub fn xattrs(&self, inode: u64, mut each: impl FnMut(&[u8], &[u8])) {
-        let Some((layer, node)) = self.locate(inode) else { return };
+    fn xattrs(&self, inode: u64, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), Errno> {
+        let Some((layer, node)) = self.locate(inode) else { return Ok(()) };
         let toc = layer.toc();
         if let Self::Stack { opaque, .. } = self
             && toc.is_opaque(node)
@@ -229,11 +234,10 @@ impl Tree {
                 each(name, value);
             }
         }
+        Ok(())
     }
 
-    /// Bytes and number of everything that is shown.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64) {
+    fn totals(&self) -> (u64, u64) {
         let add = |(bytes, files), layer: &Arc<LazyLayer>| {
             (bytes + layer.toc().flat_size(), files + u64::from(layer.toc().node_count()))
         };
@@ -242,6 +246,52 @@ impl Tree {
             Self::Merged { layers, .. } => layers.iter().fold((0, 0), add),
         }
     }
+
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData) {
+        let Some((layer, node)) = self.locate(inode) else {
+            return reply.error(Errno::EIO);
+        };
+        let file = layer.toc().flat_range(node);
+        let start = file.start.saturating_add(offset).min(file.end);
+        let flat = start..start.saturating_add(u64::from(size)).min(file.end);
+        read(layer, flat, reply, READ_ATTEMPTS, None);
+    }
+}
+
+/// Answers a read of the flat space, now or when it was fetched; `waiting` is since when it waits.
+fn read(
+    layer: Arc<LazyLayer>,
+    flat: Range<u64>,
+    reply: ReplyData,
+    attempts: u32,
+    waiting: Option<Instant>,
+) {
+    let len = usize::try_from(flat.end - flat.start).unwrap_or(0);
+    if layer.is_present(flat.clone()) {
+        let mut bytes = vec![0; len];
+        match layer.cache().read(flat.start, &mut bytes) {
+            Ok(true) => {
+                match waiting {
+                    Some(since) => layer.metrics().waited(len as u64, since.elapsed()),
+                    None => layer.metrics().hit(len as u64),
+                }
+                return reply.data(&bytes);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot read the cache");
+                return reply.error(Errno::EIO);
+            }
+        }
+    }
+    // A cache that is too small may lose it again before it is read.
+    let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
+    let reader = Arc::clone(&layer);
+    let since = Some(waiting.unwrap_or_else(Instant::now));
+    reader.request(flat.clone(), Priority::Demand, move |result| match result {
+        Ok(()) => read(layer, flat, reply, attempts, since),
+        Err(_) => reply.error(Errno::EIO),
+    });
 }
 
 fn stack_root(layers: usize) -> Attr {
@@ -257,19 +307,13 @@ fn stack_root(layers: usize) -> Attr {
     }
 }
 
-fn inode_of(layer: u32, node: NodeId) -> u64 {
-    (u64::from(layer) + 1) << 32 | u64::from(node.0)
+fn layer_root(layer: u32) -> u64 {
+    inode_of(ImageNode { layer, node: Toc::ROOT })
 }
 
 /// Another node of the layer that `inode` is in.
 fn same_layer(inode: u64, node: NodeId) -> u64 {
     inode & !u64::from(u32::MAX) | u64::from(node.0)
-}
-
-fn split(inode: u64) -> Option<ImageNode> {
-    let layer = u32::try_from((inode >> 32).checked_sub(1)?).ok()?;
-    let node = NodeId(u32::try_from(inode & u64::from(u32::MAX)).ok()?);
-    Some(ImageNode { layer, node })
 }
 
 fn image_node(image: &Image, inode: u64) -> ImageNode {
@@ -280,7 +324,7 @@ fn image_node(image: &Image, inode: u64) -> ImageNode {
 }
 
 fn merged_inode(image: &Image, node: ImageNode) -> u64 {
-    if node == image.root() { ROOT } else { inode_of(node.layer, node.node) }
+    if node == image.root() { ROOT } else { inode_of(node) }
 }
 
 fn listing(

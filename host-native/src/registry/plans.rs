@@ -1,7 +1,6 @@
 //! The plans in effect: made when a host is first asked, made anew when its configuration changes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -110,11 +109,6 @@ impl Plans {
             listed.entries.clone_from(&before.entries);
         }
         listed
-    }
-
-    /// The directory that describes the hosts of `host`.
-    pub(super) fn directory(&self, host: &str) -> Option<PathBuf> {
-        hosts_file::directory(&self.hosts.directories, host)
     }
 }
 

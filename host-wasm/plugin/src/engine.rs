@@ -2,18 +2,16 @@
 
 use std::fmt;
 use std::path::Path;
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Cache, CacheConfig, Config, StoreLimits, StoreLimitsBuilder};
 
 use crate::bindings::EnginePre;
+use crate::clock::{Clock, TICK};
 use crate::error::Error;
 use crate::sandbox::Sandbox;
-
-/// How often the clock of the sandboxes ticks: a call is stopped that late at most.
-const TICK: Duration = Duration::from_millis(10);
 
 /// What an image may use up.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +35,7 @@ impl Default for Limits {
 pub struct Engine {
     component: EnginePre<StoreLimits>,
     limits: Limits,
+    clock: Arc<Clock>,
 }
 
 impl Engine {
@@ -71,15 +70,8 @@ impl Engine {
         let component = Component::new(&engine, bytes)?;
         // Nothing is added to the linker: a component that imports anything is refused here.
         let component = EnginePre::new(Linker::new(&engine).instantiate_pre(&component)?)?;
-        let clock = engine.weak();
-        thread::Builder::new().name("lazystar-clock".to_owned()).spawn(move || {
-            while let Some(engine) = clock.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                thread::sleep(TICK);
-            }
-        })?;
-        Ok(Self { component, limits: *limits })
+        let clock = Arc::new(Clock::start(&engine)?);
+        Ok(Self { component, limits: *limits, clock })
     }
 
     /// A sandbox with nothing in it, for one image.
@@ -90,7 +82,8 @@ impl Engine {
         let limits =
             StoreLimitsBuilder::new().memory_size(self.limits.memory).instances(10).build();
         let ticks = self.limits.call.as_millis().div_ceil(TICK.as_millis()) + 1;
-        Sandbox::new(&self.component, limits, u64::try_from(ticks).unwrap_or(u64::MAX))
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        Sandbox::new(&self.component, limits, ticks, Arc::clone(&self.clock))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::thread;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::layers::{Descriptor, Span};
+use crate::layers::{Descriptor, Span, Summary};
 use crate::oci::Document;
 use crate::overlay::{DirectoryEntry, Found, Located, Location};
 use crate::sandbox::{Handle, Sandbox, Source};
@@ -30,7 +31,7 @@ pub struct Verified {
     pub bytes: u64,
 }
 
-impl<S: Source> Image<S> {
+impl<S: Source + Sync> Image<S> {
     /// Opens an image by its manifest, which is parsed in the sandbox; `blobs` are its layers, the
     /// bottom one first. Without a `digest` nothing vouches for the manifest.
     ///
@@ -44,7 +45,7 @@ impl<S: Source> Image<S> {
         least: Assurance,
         blobs: Vec<S>,
     ) -> Result<Self, Error> {
-        let mut sandbox = engine.sandbox()?;
+        let sandbox = engine.sandbox()?;
         let digest = digest.map(str::to_owned);
         let document = sandbox.call(|api, store| {
             api.lazystar_engine_oci().call_parse(store, manifest, digest.as_ref())
@@ -60,20 +61,26 @@ impl<S: Source> Image<S> {
         }
     }
 
-    /// Opens layers by their descriptors, the bottom one first.
+    /// Opens layers by their descriptors, the bottom one first, side by side.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn of_layers(
-        mut sandbox: Sandbox,
+        sandbox: Sandbox,
         layers: Vec<(Descriptor, S)>,
         least: Assurance,
     ) -> Result<Self, Error> {
-        let mut opened = Vec::new();
-        for (descriptor, source) in layers {
-            opened.push((sandbox.open(&descriptor, least, &source)?, source));
-        }
-        let handles: Vec<_> = opened.iter().map(|(layer, _)| *layer).collect();
+        let open =
+            &|(descriptor, source): &(Descriptor, S)| sandbox.open(descriptor, least, source);
+        let handles: Result<Vec<Handle>, Error> = thread::scope(|scope| {
+            let opening: Vec<_> =
+                layers.iter().map(|layer| scope.spawn(move || open(layer))).collect();
+            let died = |_| Err(Error::Stopped("a thread died".to_owned()));
+            opening.into_iter().map(|it| it.join().unwrap_or_else(died)).collect()
+        });
+        let handles = handles?;
+        let sources = layers.into_iter().map(|(_, source)| source);
+        let opened = handles.iter().copied().zip(sources).collect();
         let tree = sandbox.call(|api, store| {
             api.lazystar_engine_overlay().rootfs().call_constructor(store, &handles)
         })?;
@@ -84,18 +91,54 @@ impl<S: Source> Image<S> {
     ///
     /// # Errors
     /// When the path leads nowhere.
-    pub fn lookup(&mut self, path: &str, follow: bool) -> Result<Located, Error> {
+    pub fn lookup(&self, path: &str, follow: bool) -> Result<Located, Error> {
         let tree = self.tree;
         Ok(self.sandbox.call(|api, store| {
             api.lazystar_engine_overlay().rootfs().call_lookup(store, tree, path, follow)
         })??)
     }
 
+    /// The top directory.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn root(&self) -> Result<Located, Error> {
+        let tree = self.tree;
+        Ok(self
+            .sandbox
+            .call(|api, store| api.lazystar_engine_overlay().rootfs().call_root(store, tree))??)
+    }
+
+    /// The object at a location.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn stat(&self, at: Location) -> Result<Located, Error> {
+        let tree = self.tree;
+        let found = self.sandbox.call(|api, store| {
+            api.lazystar_engine_overlay().rootfs().call_stat(store, tree, &[at])
+        })??;
+        Ok(found.first().copied().ok_or(ErrorCode::NotFound)?)
+    }
+
+    /// What is known of each layer, the bottom one first.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn layers(&self) -> Result<Vec<Summary>, Error> {
+        let summary = |(layer, _): &(Handle, S)| {
+            let layer = *layer;
+            self.sandbox
+                .call(|api, store| api.lazystar_engine_layers().layer().call_summary(store, layer))
+        };
+        self.layers.iter().map(summary).collect()
+    }
+
     /// All names in a directory, sorted by their bytes.
     ///
     /// # Errors
     /// When it is none.
-    pub fn children(&mut self, directory: &Located) -> Result<Vec<DirectoryEntry>, Error> {
+    pub fn children(&self, directory: &Located) -> Result<Vec<DirectoryEntry>, Error> {
         let (tree, at) = (self.tree, location(directory));
         let (mut all, mut start) = (Vec::new(), Some(0));
         while let Some(from) = start {
@@ -112,7 +155,7 @@ impl<S: Source> Image<S> {
     ///
     /// # Errors
     /// When it is none.
-    pub fn walk(&mut self, directory: &Located) -> Result<Handle, Error> {
+    pub fn walk(&self, directory: &Located) -> Result<Handle, Error> {
         let (tree, at) = (self.tree, location(directory));
         Ok(self.sandbox.call(|api, store| {
             api.lazystar_engine_overlay().rootfs().call_walk(store, tree, at, "")
@@ -123,7 +166,7 @@ impl<S: Source> Image<S> {
     ///
     /// # Errors
     /// [`Error::Stopped`].
-    pub fn next(&mut self, walk: Handle) -> Result<Vec<Found>, Error> {
+    pub fn next(&self, walk: Handle) -> Result<Vec<Found>, Error> {
         self.sandbox
             .call(|api, store| api.lazystar_engine_overlay().walk().call_next(store, walk, PAGE))
     }
@@ -132,7 +175,7 @@ impl<S: Source> Image<S> {
     ///
     /// # Errors
     /// When it is none.
-    pub fn read_link(&mut self, link: &Located) -> Result<String, Error> {
+    pub fn read_link(&self, link: &Located) -> Result<String, Error> {
         let layer = self.layer(link)?;
         let mut targets = self.sandbox.call(|api, store| {
             api.lazystar_engine_layers().layer().call_read_links(store, layer, &[link.entry.id])
@@ -144,7 +187,7 @@ impl<S: Source> Image<S> {
     ///
     /// # Errors
     /// When there is no such object.
-    pub fn xattrs(&mut self, object: &Located) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    pub fn xattrs(&self, object: &Located) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let layer = self.layer(object)?;
         let xattrs = self.sandbox.call(|api, store| {
             api.lazystar_engine_layers().layer().call_xattrs(store, layer, object.entry.id)
@@ -158,7 +201,7 @@ impl<S: Source> Image<S> {
     /// # Errors
     /// When one of them is no regular file or cannot be read, or what `each` says.
     pub fn read(
-        &mut self,
+        &self,
         files: &[Located],
         mut each: impl FnMut(usize, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -180,11 +223,26 @@ impl<S: Source> Image<S> {
         Ok(())
     }
 
+    /// A part of a file. All chunks that it touches are fetched.
+    ///
+    /// # Errors
+    /// When it is no regular file, is shorter than that, or cannot be read.
+    pub fn read_part(&self, file: &Located, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+        let (layer, source) = self.layers.get(file.layer as usize).ok_or(ErrorCode::NotFound)?;
+        let span = Span { file: file.entry.id, offset, length };
+        let mut bytes = Vec::new();
+        self.sandbox.read(*layer, &[span], source, |data| {
+            bytes.extend(data.bytes);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
     /// Reads every file of every layer, so that every chunk is checked.
     ///
     /// # Errors
     /// What is wrong with the first one that is damaged.
-    pub fn verify(&mut self) -> Result<Verified, Error> {
+    pub fn verify(&self) -> Result<Verified, Error> {
         let mut sum = Verified::default();
         for (layer, source) in &self.layers {
             let layer = *layer;

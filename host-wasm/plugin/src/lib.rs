@@ -9,9 +9,9 @@
 //! ```no_run
 //! use lazystar_plugin::{Engine, Error, Image, Limits, Source, Trust};
 //!
-//! fn example(manifest: &[u8], digest: &str, blobs: Vec<impl Source>) -> Result<(), Error> {
+//! fn example(manifest: &[u8], digest: &str, blobs: Vec<impl Source + Sync>) -> Result<(), Error> {
 //!     let engine = Engine::from_file("host-wasm/dist/engine.wasm".as_ref(), &Limits::default(), None)?;
-//!     let mut image = Image::open(&engine, manifest, Some(digest), Trust::Verified, blobs)?;
+//!     let image = Image::open(&engine, manifest, Some(digest), Trust::Verified, blobs)?;
 //!     let file = image.lookup("/etc/os-release", true)?;
 //!     image.read(&[file], |_, bytes| Ok(print!("{}", String::from_utf8_lossy(bytes))))
 //! }
@@ -20,6 +20,9 @@
 //! Below [`Image`], [`Sandbox`] has the loop that every host of the component has, and
 //! [`Sandbox::call`] for everything else in the [interface](bindings).
 
+#![deny(unsafe_code)]
+
+mod clock;
 mod engine;
 mod error;
 mod image;

@@ -1,11 +1,13 @@
 //! An instance of the component, and the loop that every host of it has.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::ResourceAny;
 use wasmtime::{Store, StoreLimits};
 
 use crate::bindings::{self, EnginePre};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::layers::{Data, Descriptor, OpenStep, ReadStep, Span};
 use crate::types::{Assurance, ByteRange};
@@ -47,11 +49,13 @@ pub type Handle = ResourceAny;
 
 /// An instance of the component, with memory of its own.
 ///
-/// After [`Error::Stopped`] every call fails.
+/// Threads may share it: it is busy for the time of a call, and not while a source fetches. After
+/// [`Error::Stopped`] every call fails.
 pub struct Sandbox {
-    store: Store<StoreLimits>,
+    store: Mutex<Store<StoreLimits>>,
     api: bindings::Engine,
     ticks: u64,
+    clock: Arc<Clock>,
 }
 
 impl Sandbox {
@@ -59,12 +63,15 @@ impl Sandbox {
         component: &EnginePre<StoreLimits>,
         limits: StoreLimits,
         ticks: u64,
+        clock: Arc<Clock>,
     ) -> Result<Self, Error> {
         let mut store = Store::new(component.engine(), limits);
         store.limiter(|limits| limits);
         store.set_epoch_deadline(ticks);
+        let call = clock.call();
         let api = component.instantiate(&mut store).map_err(stopped)?;
-        Ok(Self { store, api, ticks })
+        drop(call);
+        Ok(Self { store: Mutex::new(store), api, ticks, clock })
     }
 
     /// Calls into the component, for as long as the limits allow.
@@ -72,11 +79,13 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Stopped`] when the call does not return.
     pub fn call<T>(
-        &mut self,
+        &self,
         call: impl FnOnce(&bindings::Engine, &mut Store<StoreLimits>) -> wasmtime::Result<T>,
     ) -> Result<T, Error> {
-        self.store.set_epoch_deadline(self.ticks);
-        call(&self.api, &mut self.store).map_err(stopped)
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let _call = self.clock.call();
+        store.set_epoch_deadline(self.ticks);
+        call(&self.api, &mut store).map_err(stopped)
     }
 
     /// Opens a layer that a manifest describes, and that can be trusted at least as far as `least`.
@@ -84,7 +93,7 @@ impl Sandbox {
     /// # Errors
     /// Why it cannot be opened.
     pub fn open(
-        &mut self,
+        &self,
         descriptor: &Descriptor,
         least: Assurance,
         source: &impl Source,
@@ -130,21 +139,32 @@ impl Sandbox {
     /// # Errors
     /// What the component, the source or `each` says.
     pub fn read(
-        &mut self,
+        &self,
         layer: Handle,
         spans: &[Span],
         source: &impl Source,
-        mut each: impl FnMut(Data) -> Result<(), Error>,
+        each: impl FnMut(Data) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let reader = self.call(|api, store| {
             api.lazystar_engine_layers().layer().call_read(store, layer, spans)
         })??;
+        let result = self.drive(reader, source, each);
+        let dropped = self.drop_handle(reader);
+        result.and(dropped)
+    }
+
+    fn drive(
+        &self,
+        reader: Handle,
+        source: &impl Source,
+        mut each: impl FnMut(Data) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         loop {
             let step = self.call(|api, store| {
                 api.lazystar_engine_layers().reader().call_poll(store, reader, 0)
             });
             match step?? {
-                ReadStep::Done => break,
+                ReadStep::Done => return Ok(()),
                 ReadStep::Data(data) => each(data)?,
                 ReadStep::Need(needs) => {
                     let ranges: Vec<_> = needs.into_iter().map(|need| need.blob_range).collect();
@@ -157,14 +177,13 @@ impl Sandbox {
                 }
             }
         }
-        self.drop_handle(reader)
     }
 
     /// Drops a resource of the component.
     ///
     /// # Errors
     /// [`Error::Stopped`] when that does not return.
-    pub fn drop_handle(&mut self, handle: Handle) -> Result<(), Error> {
+    pub fn drop_handle(&self, handle: Handle) -> Result<(), Error> {
         self.call(|_, store| handle.resource_drop(store))
     }
 }

@@ -16,8 +16,8 @@ use crate::types::EntryKind;
 ///
 /// # Errors
 /// When the image cannot be read, or `out` cannot be written to.
-pub fn write_tar<S: Source>(
-    image: &mut Image<S>,
+pub fn write_tar<S: Source + Sync>(
+    image: &Image<S>,
     directory: &Located,
     path: &str,
     mut out: impl Write,
@@ -42,8 +42,8 @@ pub fn write_tar<S: Source>(
     Ok(out.flush()?)
 }
 
-fn entry<S: Source>(
-    image: &mut Image<S>,
+fn entry<S: Source + Sync>(
+    image: &Image<S>,
     found: &Found,
     prefix: &str,
     names: &mut HashMap<(u32, u32), String>,
@@ -87,15 +87,15 @@ fn entry<S: Source>(
 }
 
 /// Writes entries, with the content of those that have any.
-fn write_page<S: Source>(
-    image: &mut Image<S>,
+fn write_page<S: Source + Sync>(
+    image: &Image<S>,
     page: &[Found],
     entries: &[Entry],
     out: &mut impl Write,
 ) -> Result<(), Error> {
     let with_content: Vec<usize> =
         (0..).zip(entries).filter(|(_, it)| it.size > 0).map(|(at, _)| at).collect();
-    let files: Vec<Located> = with_content.iter().map(|at| page[*at].target.clone()).collect();
+    let files: Vec<Located> = with_content.iter().map(|at| page[*at].target).collect();
     // Headers up to that of the file whose content comes next, then the content.
     let (mut written, mut left) = (0, 0);
     image.read(&files, |file, bytes| {

@@ -101,7 +101,7 @@ fn every_format_reads_as_core_reads_it() {
     for format in FORMATS {
         for (chunk, min) in [(0, 0), (50_000, 200_000)] {
             let built = build(options(format, chunk, min), &items);
-            let mut image = open(compiled(), &[built]).unwrap();
+            let image = open(compiled(), &[built]).unwrap();
             let regular = |item: &&Item| item.entry.kind == tar::Kind::Regular;
             let files: Vec<_> = items.iter().filter(regular).collect();
             let found: Vec<_> =
@@ -128,10 +128,10 @@ fn a_tar_of_the_tree_says_what_the_layers_say() {
     let upper =
         vec![dir("d/").owner(5, 6), file("d/one", "new"), file(".wh.many", ""), dir("added/")];
     let layers = [items(), upper].map(|items| build(options(Format::Estargz, 0, 0), &items));
-    let mut image = open(compiled(), &layers).unwrap();
+    let image = open(compiled(), &layers).unwrap();
     let root = image.lookup("/", true).unwrap();
     let mut out = Vec::new();
-    write_tar(&mut image, &root, "/", &mut out).unwrap();
+    write_tar(&image, &root, "/", &mut out).unwrap();
 
     let mut found = BTreeMap::new();
     let mut name = String::new();
@@ -169,7 +169,7 @@ fn errors_are_those_of_core() {
         let layers = vec![(descriptor(&built), bytes)];
         let opened = Image::of_layers(compiled().sandbox().unwrap(), layers, Trust::Verified);
         let mut read = Vec::new();
-        let result = opened.and_then(|mut image| {
+        let result = opened.and_then(|image| {
             let file = image.lookup("a", false)?;
             image.read(&[file], |_, bytes| {
                 read.extend_from_slice(bytes);
@@ -224,7 +224,7 @@ fn a_sandbox_is_stopped_by_its_limits_and_others_go_on() {
         assert!(matches!(stopped, Error::Stopped(_)), "{stopped}");
         assert!(started.elapsed() < Duration::from_secs(5));
     }
-    let mut image = open(compiled(), &built).unwrap();
+    let image = open(compiled(), &built).unwrap();
     assert!(matches!(image.lookup("59999/name", false).unwrap().entry.kind, EntryKind::Regular));
     let refused = Engine::new(b"no component", &Limits::default(), None);
     assert!(matches!(refused, Err(Error::Component(_))));
@@ -258,7 +258,7 @@ fn no_sequence_of_calls_traps() {
 
 /// Calls of every kind with any arguments; gives their number, or the trap.
 fn sequence(built: &[Built], random: &mut Random) -> Result<u32, Error> {
-    let mut sandbox = compiled().sandbox()?;
+    let sandbox = compiled().sandbox()?;
     let (mut layers, mut readers, mut openers) = (Vec::new(), Vec::new(), Vec::new());
     let mut calls = 0;
     for built in built {
