@@ -2,6 +2,7 @@
 //! hosts that answer in every manner.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
+mod corpus;
 mod hostile;
 mod image;
 mod reading;

@@ -10,8 +10,9 @@ use lazystar_core::toc::{ChunkIndex, NodeId, Toc};
 use lazystar_core::verify::ChunkFault;
 use lazystar_core::write::Format;
 use lazystar_core::{ByteRange, Digest};
+use lazystar_tests::corpus::trees::files;
 use lazystar_tests::layers::{
-    Built, FORMATS, Item, build, dir, estargz_by_hand, file, hardlink, noise, options, symlink,
+    Built, FORMATS, build, dir, estargz_by_hand, file, noise, options, symlink,
 };
 use lazystar_tests::naive;
 use lazystar_tests::script_host::{Answers, GOOD_ANSWERS, ScriptHost, open};
@@ -31,26 +32,12 @@ fn with_policy(built: &Built, policy: FetchPolicy, answers: Answers) -> ScriptHo
     host
 }
 
-fn items() -> Vec<Item> {
-    vec![
-        dir("foo/"),
-        file("foo/one", noise(2500, 1)),
-        file("two", "bb"),
-        hardlink("foo/link", "two"),
-        file("empty", ""),
-        symlink("s", "two"),
-        file("zeros", vec![0; 1234]),
-        file("foo/three", noise(1000, 3)),
-        file("four", noise(1001, 4)),
-    ]
-}
-
 #[test]
 fn every_manner_of_answering_gives_the_same_files() {
-    let expected = naive::tree(&items()).unwrap();
+    let expected = naive::tree(&files()).unwrap();
     for format in FORMATS {
         for (chunk, min) in [(0, 0), (500, 0), (500, 900), (7, 100_000)] {
-            let built = build(options(format, chunk, min), &items());
+            let built = build(options(format, chunk, min), &files());
             for answers in GOOD_ANSWERS {
                 for policy in [EXACT, FetchPolicy::default()] {
                     let mut host = with_policy(&built, policy, answers);
@@ -68,7 +55,7 @@ fn every_manner_of_answering_gives_the_same_files() {
 #[test]
 fn a_layer_opens_however_its_end_arrives_or_fails_cleanly() {
     for format in FORMATS {
-        let built = build(options(format, 100, 0), &items());
+        let built = build(options(format, 100, 0), &files());
         let digest = Digest::of(&built.toc);
         for answers in GOOD_ANSWERS {
             let toc_start = built.summary.zstd.map(|position| position.offset);
@@ -87,7 +74,7 @@ fn a_layer_opens_however_its_end_arrives_or_fails_cleanly() {
             assert_eq!(error, OpenError::Fetch(failure));
         }
     }
-    let external = build(options(Format::EstargzExternalToc, 0, 0), &items());
+    let external = build(options(Format::EstargzExternalToc, 0, 0), &files());
     let error = open(&external.blob, None, OpenOptions::default(), Answers::Whole).unwrap_err();
     assert_eq!(error, OpenError::Fetch(FetchFailure::Gone), "the TOC image is missing");
 }
@@ -214,7 +201,7 @@ fn a_host_that_knows_no_requests_goes_by_what_is_missing() {
         }
     }
     for format in FORMATS {
-        let built = build(options(format, 500, 900), &items());
+        let built = build(options(format, 500, 900), &files());
         let options = OpenOptions { unverified: true, ..OpenOptions::default() };
         let toc = open(&built.blob, Some(&built.toc), options, Answers::Whole).unwrap();
         let mut layer = Layer::new(Arc::new(toc), EXACT);
@@ -313,8 +300,8 @@ fn a_flipped_byte_fails_the_reads_of_its_chunk_alone_and_says_where() {
 #[test]
 fn damage_is_never_shown_wherever_it_is() {
     for format in FORMATS {
-        let built = build(options(format, 200, 300), &items());
-        let expected = naive::tree(&items()).unwrap();
+        let built = build(options(format, 200, 300), &files());
+        let expected = naive::tree(&files()).unwrap();
         let options =
             OpenOptions { toc_digest: Some(Digest::of(&built.toc)), ..OpenOptions::default() };
         for at in (0..built.blob.len()).step_by(3) {
@@ -335,7 +322,7 @@ fn damage_is_never_shown_wherever_it_is() {
 #[test]
 fn a_failed_fetch_fails_its_reads_and_the_next_read_works() {
     for format in FORMATS {
-        let built = build(options(format, 100, 0), &items());
+        let built = build(options(format, 100, 0), &files());
         for failure in [
             FetchFailure::Transient,
             FetchFailure::Gone,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lazystar_core::tar::{Kind, encode_header};
 use lazystar_core::write::{Format, Landmark};
+use lazystar_tests::corpus::documents;
 use lazystar_tests::layers::{
     FORMATS, Item, build, build_with, compressor, dir, file, gzip, hardlink, noise, options,
     special, symlink,
@@ -89,6 +90,21 @@ fn write_the_seeds_of_the_fuzz_targets() {
             script.extend([call, call * 3 + which, 17 * call, 20 + call]);
         }
         put("operations", format!("mixed-{which}"), script);
+    }
+    for (at, document) in documents().into_iter().enumerate().take(9) {
+        put("oci", at.to_string(), document.into_bytes());
+    }
+    // Opens a layer; all files of it; a few steps of reading; then everything else.
+    for blob in 0..3 {
+        let reads = [3, 0, 2, blob, 0, 0, 220, 5, 1, 0, 0, 220, 5];
+        let steps = [4, 0, 2, 0, 250, 0, 4, 0, 2, 0, 4, 0, 2, 90, 9, 0].repeat(6);
+        let rest =
+            [2, 0, 0, 0, 9, 0, 6, 0, 0, 0, 0, 0, 6, 0, 0, 0, 9, 6, 0, 7, 0, 3, b'{', b'}', b' '];
+        put(
+            "component",
+            format!("read-{blob}"),
+            [&[0, blob, 0][..], &reads, &steps, &rest].concat(),
+        );
     }
     let oddities = br#"{"ENTRIES":[{"name":"a/b","type":"reg","size":9,"chunkType":"zeros","chunkSize":4},
         {"type":"chunk","chunkOffset":4,"offset":5,"chunkDigest":"sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"},

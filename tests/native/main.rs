@@ -3,6 +3,7 @@
 
 mod blobs;
 mod configs;
+mod convert;
 mod credentials;
 mod demo_registry;
 mod faults;

@@ -188,7 +188,15 @@ impl ScriptHost {
     /// When the flat space does not fit into memory.
     #[must_use]
     pub fn new(toc: Toc, blob: &[u8], policy: FetchPolicy, answers: Answers) -> Self {
-        let toc = Arc::new(toc);
+        Self::of(Arc::new(toc), blob, policy, answers)
+    }
+
+    /// As [`new`](Self::new), of a TOC that others use too.
+    ///
+    /// # Panics
+    /// When the flat space does not fit into memory.
+    #[must_use]
+    pub fn of(toc: Arc<Toc>, blob: &[u8], policy: FetchPolicy, answers: Answers) -> Self {
         Self {
             layer: Layer::new(Arc::clone(&toc), policy),
             blob: blob.to_vec(),

@@ -1,6 +1,7 @@
-//! The component, run in Node.
+//! The component, run in Node and Python.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
+mod corpus;
 mod layers;
 mod node;
 mod packages;

@@ -1,7 +1,7 @@
 //! Node with the component in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
@@ -19,11 +19,16 @@ pub(crate) struct Engine {
     pub(crate) imports: Value,
 }
 
-/// The engine, or why there is none.
-fn engine() -> &'static Result<Engine, String> {
-    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
-    ENGINE.get_or_init(|| {
-        let component = here().join("../../host-wasm/dist/engine.wasm");
+/// The variants of the component that are built: for every host, and for those with SIMD.
+pub(crate) const VARIANTS: [&str; 2] = ["engine", "engine.simd"];
+
+/// A variant of the engine, or why there is none.
+fn engine(variant: usize) -> &'static Result<Engine, String> {
+    static ENGINES: [OnceLock<Result<Engine, String>>; VARIANTS.len()] =
+        [const { OnceLock::new() }; VARIANTS.len()];
+    ENGINES[variant].get_or_init(|| {
+        let file = format!("../../host-wasm/dist/{}.wasm", VARIANTS[variant]);
+        let component = here().join(file);
         if !component.exists() {
             return Err("the component is not built (host-wasm/build)".to_owned());
         }
@@ -44,7 +49,12 @@ fn engine() -> &'static Result<Engine, String> {
 
 /// The engine; says why a test is skipped when there is none.
 pub(crate) fn engine_for(test: &str) -> Option<&'static Engine> {
-    engine().as_ref().map_err(|reason| println!("SKIP {test}: {reason}")).ok()
+    variant_for(test, 0)
+}
+
+/// As [`engine_for`], one of [`VARIANTS`].
+pub(crate) fn variant_for(test: &str, variant: usize) -> Option<&'static Engine> {
+    engine(variant).as_ref().map_err(|reason| println!("SKIP {test}: {reason}")).ok()
 }
 
 impl Engine {
@@ -52,14 +62,22 @@ impl Engine {
     pub(crate) fn run(&self, scenario: &str, job: &Value) -> Value {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), job.to_string()).unwrap();
-        let engine: PathBuf = self.directory.path().join("engine.js");
+        parse(self.node("run.mjs").arg(scenario).arg(file.path()).output().unwrap())
+    }
+
+    /// What this host makes of a corpus.
+    pub(crate) fn corpus(&self, directory: &Path) -> Value {
+        parse(self.node("corpus.mjs").arg(directory).output().unwrap())
+    }
+
+    fn node(&self, script: &str) -> Command {
         let mut command = Command::new("node");
-        command.arg(here().join("run.mjs")).arg(engine).arg(scenario).arg(file.path());
-        parse(command.output().unwrap())
+        command.arg(here().join(script)).arg(self.directory.path().join("engine.js"));
+        command
     }
 }
 
-fn parse(output: Output) -> Value {
+pub(crate) fn parse(output: Output) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stdout)))

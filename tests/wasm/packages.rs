@@ -128,7 +128,7 @@ fn the_package_for_python_reads_an_image() {
 }
 
 /// A Python that has the package and wasmtime, or why there is none.
-fn python() -> &'static Result<TempDir, String> {
+pub(crate) fn python() -> &'static Result<TempDir, String> {
     static PYTHON: OnceLock<Result<TempDir, String>> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let archive = archive(".whl")?;

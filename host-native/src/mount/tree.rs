@@ -110,7 +110,7 @@ impl Tree {
     }
 
     /// The layer and node behind an inode.
-    fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
+    pub(super) fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
         let (layer, node) = match self {
             Self::Stack { layers, .. } => {
                 let at = split(inode)?;

@@ -44,6 +44,13 @@ impl OpenLayer {
         if self.toc.kind(node) == kind { Ok(node) } else { Err(ErrorCode::WrongKind) }
     }
 
+    pub(crate) fn reader(&self, spans: Vec<Span>) -> Result<FileReader, ErrorCode> {
+        for span in &spans {
+            self.node_of(span.file, Kind::Regular)?;
+        }
+        Ok(FileReader::new(Arc::clone(&self.toc), self.member_limit, spans))
+    }
+
     fn entry(&self, node: NodeId) -> Entry {
         convert::entry(node, &self.toc.attr(node), self.toc.is_opaque(node))
     }
@@ -110,9 +117,6 @@ impl GuestLayer for OpenLayer {
     }
 
     fn read(&self, spans: Vec<Span>) -> Result<Reader, ErrorCode> {
-        for span in &spans {
-            self.node_of(span.file, Kind::Regular)?;
-        }
-        Ok(Reader::new(FileReader::new(Arc::clone(&self.toc), self.member_limit, spans)))
+        self.reader(spans).map(Reader::new)
     }
 }

@@ -16,6 +16,8 @@ mod convert;
 mod layer;
 mod oci;
 mod opener;
+#[cfg(fuzzing)]
+pub mod operations;
 mod overlay;
 mod reader;
 

@@ -25,11 +25,13 @@ const TOC_POSITIONS: [&str; 2] = [
     "io.github.containers.zstd-chunked.manifest-position",
 ];
 
-/// What a layer may ask for: an instance has at most 4 GiB, and hosts usually give less.
+/// What a layer may ask for: together it fits into an instance of 512 MiB, where running out of memory
+/// would be a trap.
 const LIMITS: Limits = Limits {
     toc_compressed_bytes: 32 << 20,
     toc_bytes: 256 << 20,
     entries: 1_000_000,
+    text_bytes: 64 << 20,
     chunk_bytes: 32 << 20,
     member_bytes: 64 << 20,
     ..Limits::DEFAULT
@@ -155,6 +157,18 @@ impl Opening {
     }
 }
 
+impl LayerOpener {
+    pub(crate) fn into_layer(self) -> Result<OpenLayer, ErrorCode> {
+        let mut opening = self.0.into_inner();
+        match (opening.poll()?, opening.state) {
+            (OpenStep::Done, State::Done(toc)) => {
+                Ok(OpenLayer::new(toc, opening.limits.member_bytes))
+            }
+            _ => Err(protocol("the opener is not done")),
+        }
+    }
+}
+
 impl GuestOpener for LayerOpener {
     fn new(layer: Descriptor) -> Self {
         let least = Assurance::Verified;
@@ -208,13 +222,7 @@ impl GuestOpener for LayerOpener {
     }
 
     fn finish(this: layers::Opener) -> Result<Layer, ErrorCode> {
-        let mut opening = this.into_inner::<Self>().0.into_inner();
-        match (opening.poll()?, opening.state) {
-            (OpenStep::Done, State::Done(toc)) => {
-                Ok(Layer::new(OpenLayer::new(toc, opening.limits.member_bytes)))
-            }
-            _ => Err(protocol("the opener is not done")),
-        }
+        this.into_inner::<Self>().into_layer().map(Layer::new)
     }
 }
 

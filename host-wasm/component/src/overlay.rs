@@ -43,6 +43,31 @@ pub(crate) struct LayerChanges {
 }
 
 impl MergedTree {
+    pub(crate) fn of<'a>(layers: impl Iterator<Item = &'a OpenLayer>) -> Self {
+        Self(Image::new(layers.map(|layer| Arc::clone(layer.toc())).collect()))
+    }
+
+    pub(crate) fn walk_from(
+        &self,
+        directory: Location,
+        containing: String,
+    ) -> Result<TreeWalk, ErrorCode> {
+        let directory = self.directory(directory)?;
+        Ok(TreeWalk {
+            tree: Self(self.0.clone()),
+            walk: RefCell::new(self.0.walk(directory)),
+            containing: containing.into_bytes().to_ascii_lowercase(),
+        })
+    }
+
+    pub(crate) fn changes_of(&self, layer: u32) -> Result<LayerChanges, ErrorCode> {
+        if layer as usize >= self.0.layers().len() {
+            return Err(ErrorCode::NotFound);
+        }
+        let changes = RefCell::new(self.0.changes(layer));
+        Ok(LayerChanges { tree: Self(self.0.clone()), changes })
+    }
+
     fn located(&self, at: ImageNode) -> Result<Located, ErrorCode> {
         let attr = self.0.attr(at).ok_or(ErrorCode::NotFound)?;
         Ok(Located { layer: at.layer, entry: convert::entry(at.node, &attr, false) })
@@ -97,8 +122,7 @@ impl GuestDifferences for LayerChanges {
 
 impl GuestRootfs for MergedTree {
     fn new(layers: Vec<LayerBorrow<'_>>) -> Self {
-        let toc = |layer: &LayerBorrow<'_>| Arc::clone(layer.get::<OpenLayer>().toc());
-        Self(Image::new(layers.iter().map(toc).collect()))
+        Self::of(layers.iter().map(|layer| layer.get::<OpenLayer>()))
     }
 
     fn root(&self) -> Result<Located, ErrorCode> {
@@ -120,20 +144,11 @@ impl GuestRootfs for MergedTree {
     }
 
     fn walk(&self, directory: Location, containing: String) -> Result<Walk, ErrorCode> {
-        let directory = self.directory(directory)?;
-        Ok(Walk::new(TreeWalk {
-            tree: Self(self.0.clone()),
-            walk: RefCell::new(self.0.walk(directory)),
-            containing: containing.into_bytes().to_ascii_lowercase(),
-        }))
+        self.walk_from(directory, containing).map(Walk::new)
     }
 
     fn differences(&self, layer: u32) -> Result<Differences, ErrorCode> {
-        if layer as usize >= self.0.layers().len() {
-            return Err(ErrorCode::NotFound);
-        }
-        let changes = RefCell::new(self.0.changes(layer));
-        Ok(Differences::new(LayerChanges { tree: Self(self.0.clone()), changes }))
+        self.changes_of(layer).map(Differences::new)
     }
 
     fn efficiency(&self, worst: u32) -> Efficiency {

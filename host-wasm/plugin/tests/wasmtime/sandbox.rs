@@ -1,40 +1,19 @@
-//! The component in wasmtime: reads what core reads, and is stopped when it has to be.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
-
-#[path = "../../../tests/support/layers.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the tests of core")]
-mod layers;
-#[path = "../../../tests/support/script_host.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the tests of core")]
-mod script_host;
+//! What core reads is read here too, and a sandbox is stopped when it has to be.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use layers::{Built, FORMATS, Item, build, dir, file, hardlink, noise, options, symlink};
 use lazystar_core::tar::{self, Parser};
 use lazystar_core::write::Format;
 use lazystar_plugin::layers::{Descriptor, Span};
 use lazystar_plugin::types::{EntryKind, ErrorCode, Subject};
 use lazystar_plugin::{Engine, Error, Give, Image, Limits, Source, Trust, write_tar};
-use script_host::Random;
 
-fn component() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/engine.wasm")
-}
-
-fn compiled() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| with(Limits::default()))
-}
-
-fn with(limits: Limits) -> Engine {
-    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let cache = CACHE.get_or_init(|| tempfile::tempdir().unwrap());
-    Engine::from_file(&component(), &limits, Some(cache.path())).unwrap()
-}
+use crate::{compiled, with};
+use lazystar_tests::layers::{
+    Built, FORMATS, Item, build, dir, file, hardlink, noise, options, symlink,
+};
+use lazystar_tests::script_host::Random;
 
 /// A blob, and its table of contents for when that is elsewhere. Answers in small pieces, the last
 /// range first.

@@ -1,0 +1,62 @@
+// The benchmark in Node: `node node.mjs ENGINE DIRECTORY`; prints seconds as JSON.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { open, read } from '../../wasm/drive.mjs';
+
+const [engine, directory] = process.argv.slice(2);
+const { layers } = await import(engine);
+const { cases, planned, chunk } = JSON.parse(readFileSync(join(directory, 'cases.json'), 'utf8'));
+const plain = readFileSync(join(directory, 'plain'));
+
+function best(run) {
+    let fastest = Infinity;
+    for (let round = 0; round < 5; round++) {
+        const start = performance.now();
+        run();
+        fastest = Math.min(fastest, performance.now() - start);
+    }
+    return fastest / 1000;
+}
+
+const kinds = {
+    open: (_, opened) => opened()[Symbol.dispose](),
+    plan(layer) {
+        for (const file of planned) {
+            const reader = layer.read([{ file, offset: 0n, length: 1n << 40n }]);
+            assert.equal(reader.poll(0).tag, 'need');
+            reader[Symbol.dispose]();
+        }
+    },
+    read(layer, _, supply) {
+        let bytes = 0;
+        const file = layer.lookup('f');
+        read(layer, [{ file: file.id, offset: 0n, length: file.size }], supply, 0, (data) => (bytes += data.bytes.length));
+        assert.equal(bytes, plain.length);
+    },
+    cached(layer) {
+        const file = layer.lookup('f');
+        let at = 0;
+        const supply = (reader, _, digests) => {
+            for (const digest of digests) reader.supplyChunk(digest, plain.subarray(at, (at += chunk)));
+        };
+        read(layer, [{ file: file.id, offset: 0n, length: file.size }], supply, 0, () => {});
+    },
+};
+
+const seconds = {};
+for (const { name, kind, size, annotations, tail: tailFile, toc: tocFile } of cases) {
+    const [tail, toc] = [tailFile, tocFile].map((file) => readFileSync(join(directory, file)));
+    const before = size - tail.length;
+    const supply = (operation, { offset, length }) => {
+        const [start, end] = [Number(offset), Number(offset + length)];
+        if (start < before) operation.supply(offset, new Uint8Array(Math.min(end, before) - start));
+        if (end > before) operation.supply(BigInt(Math.max(start, before)), tail.subarray(Math.max(start - before, 0), end - before));
+    };
+    const descriptor = { mediaType: '', digest: '', size: BigInt(size), annotations: Object.entries(annotations) };
+    const opened = () => open(layers, { descriptor, accept: 'unverified' }, supply, toc);
+    const layer = opened();
+    seconds[name] = best(() => kinds[kind](layer, opened, supply));
+    layer[Symbol.dispose]();
+}
+console.log(JSON.stringify(seconds));
