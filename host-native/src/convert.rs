@@ -35,7 +35,7 @@ pub use hot::{Hot, HotError};
 pub use layer::LayerError;
 pub use report::{ConvertedImage, ConvertedLayer, Outcome, Report};
 
-use crate::image::{ImageError, OpenOptions, Source, TocImage};
+use crate::image::{ImageError, OpenOptions, Source};
 use crate::oci::{DocumentError, MAX_INDEXES};
 use crate::pack::layout::LayoutError;
 use crate::reference::ImageRef;
@@ -203,12 +203,7 @@ pub async fn convert(
         return Err(ConvertError::PlatformsInArchive);
     }
     let external = options.layer.format == Format::EstargzExternalToc;
-    let tocs = if external {
-        TocImage::reference(from).or_else(|_| TocImage::reference(to))?;
-        Some(destination.with_tag(crate::image::TOC_SUFFIX)?)
-    } else {
-        None
-    };
+    let tocs = if external { Some(destination.with_tag(crate::image::TOC_SUFFIX)?) } else { None };
     let conversion = Conversion {
         options,
         open,

@@ -15,7 +15,8 @@ pub(crate) struct Gunzip<R> {
     crc: libdeflater::Crc,
     size: u32,
     produced: u64,
-    starts: Vec<(u64, u64)>,
+    /// If anybody wants to know.
+    starts: Option<Vec<(u64, u64)>>,
 }
 
 /// Input of which is known how much was taken.
@@ -59,13 +60,19 @@ impl<R: BufRead> Gunzip<R> {
             crc: libdeflater::Crc::new(),
             size: 0,
             produced: 0,
-            starts: Vec::new(),
+            starts: None,
         }
     }
 
-    /// Where the members so far begin: in the input, and in what came out.
+    /// The same, taking note of where members begin.
+    pub(crate) fn noting_starts(input: R) -> Self {
+        Self { starts: Some(Vec::new()), ..Self::new(input) }
+    }
+
+    /// Where the members so far begin: in the input, and in what came out. Of several that begin at the
+    /// same place there, all but one are empty.
     pub(crate) fn starts(&self) -> &[(u64, u64)] {
-        &self.starts
+        self.starts.as_deref().unwrap_or_default()
     }
 
     fn byte(&mut self) -> io::Result<u8> {
@@ -104,7 +111,10 @@ impl<R: BufRead> Gunzip<R> {
                 self.input.consume(zeros);
             }
         }
-        self.starts.push((self.input.taken, self.produced));
+        if let Some(starts) = &mut self.starts {
+            starts.pop_if(|(_, produced)| *produced == self.produced);
+            starts.push((self.input.taken, self.produced));
+        }
         let mut header = [0; 10];
         self.input.read_exact(&mut header)?;
         let flags = header[3];

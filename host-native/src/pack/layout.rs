@@ -76,6 +76,7 @@ impl Layout {
     pub fn create(dir: &Path) -> Result<Self, LayoutError> {
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(at(&blobs))?;
+        remove_leftovers(&blobs).map_err(at(&blobs))?;
         Ok(Self { dir: dir.to_owned(), blobs })
     }
 
@@ -127,6 +128,20 @@ impl Layout {
         write(&self.dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         add_to_index(&self.dir.join("index.json"), descriptor, tag)
     }
+}
+
+/// Removes what processes left that were killed while they wrote blobs.
+fn remove_leftovers(blobs: &Path) -> io::Result<()> {
+    for file in fs::read_dir(blobs)? {
+        let file = file?;
+        let name = file.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(".partial-"));
+        let process = process.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A blob that is being written to a layout. What is not [kept](Self::keep) is removed.

@@ -213,7 +213,7 @@ impl Upload {
     /// Ends the blob, of which the registry then has to have exactly `digest`.
     pub(crate) async fn finish(mut self, digest: Digest) -> Result<(), FetchError> {
         self.url.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let call = self.pusher.call(Method::PUT, self.url.clone());
+        let call = self.call(Method::PUT);
         let call = with_header(call, CONTENT_TYPE, "application/octet-stream");
         let sent = self.pusher.send(call).await;
         let failure = match sent {
@@ -231,6 +231,13 @@ impl Upload {
         }
     }
 
+    /// A request that may take as long as all attempts at others: a piece has to get there, and at the
+    /// end the registry reads what it has.
+    fn call(&self, method: Method) -> Call {
+        let patience = self.pusher.repository.client().options().total_timeout;
+        Call { patience: Some(patience), ..self.pusher.call(method, self.url.clone()) }
+    }
+
     async fn patch(&mut self, piece: Bytes) -> Result<(), FetchError> {
         let end = self.at + piece.len() as u64;
         let range = format!("{}-{}", self.at, end.saturating_sub(1));
@@ -238,7 +245,7 @@ impl Upload {
             body: piece,
             // What it has after a failure has to be asked for first.
             attempts: Some(1),
-            ..self.pusher.call(Method::PATCH, self.url.clone())
+            ..self.call(Method::PATCH)
         };
         let call = with_header(call, CONTENT_TYPE, "application/octet-stream");
         let response = self.pusher.send(with_header(call, CONTENT_RANGE, &range)).await?;

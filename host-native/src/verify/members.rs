@@ -22,7 +22,7 @@ impl<R: Read> Plain<R> {
         let mut reader = BufReader::with_capacity(STEP, reader);
         let head = reader.fill_buf()?;
         Ok(match head {
-            [0x1f, 0x8b, 8, ..] => Self::Gzip(Box::new(Gunzip::new(reader))),
+            [0x1f, 0x8b, 8, ..] => Self::Gzip(Box::new(Gunzip::noting_starts(reader))),
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Self::Zstd(Box::new(Frames::new(reader)))
             }
@@ -82,6 +82,10 @@ impl<R: BufRead> Read for Frames<R> {
                 return Ok(0);
             }
             if self.between {
+                if self.starts.last_key_value().is_some_and(|(_, at)| *at == self.produced) {
+                    // An empty frame, or one to be skipped.
+                    self.starts.pop_last();
+                }
                 self.starts.insert(self.consumed, self.produced);
                 self.between = false;
             }
