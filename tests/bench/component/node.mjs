@@ -12,11 +12,12 @@ const plain = readFileSync(join(directory, 'plain'));
 function best(run) {
     let fastest = Infinity;
     for (let round = 0; round < 5; round++) {
-        const start = performance.now();
+        const start = process.cpuUsage();
         run();
-        fastest = Math.min(fastest, performance.now() - start);
+        const { user, system } = process.cpuUsage(start);
+        fastest = Math.min(fastest, user + system);
     }
-    return fastest / 1000;
+    return fastest / 1e6;
 }
 
 const kinds = {

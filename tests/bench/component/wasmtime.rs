@@ -10,7 +10,7 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lazystar_plugin::layers::{Descriptor, ReadStep, Span};
 use lazystar_plugin::types::ByteRange;
@@ -45,11 +45,18 @@ impl Source for Input {
     }
 }
 
+/// What this thread has had of a processor.
+fn cpu_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+/// The fastest of several runs: the one that others disturbed least.
 fn best(mut run: impl FnMut()) -> f64 {
     let runs = (0..5).map(|_| {
-        let start = Instant::now();
+        let start = cpu_seconds();
         run();
-        start.elapsed().as_secs_f64()
+        cpu_seconds() - start
     });
     runs.fold(f64::INFINITY, f64::min)
 }
