@@ -7,6 +7,9 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use crate::commands::convert::ConvertArgs;
+use crate::commands::optimize::OptimizeArgs;
+use crate::commands::verify::VerifyArgs;
 use crate::containerd;
 use crate::doctor::registry::RegistryName;
 use crate::oci::Platform;
@@ -20,6 +23,7 @@ const IMAGES: &str = "\
 IMAGE is one of
   [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]  an image in a registry
   oci:DIR[:TAG]                            an image in an OCI layout
+  docker-archive:FILE[:NAME]               an image in an archive of `docker save`
   file:BLOB                                a single layer
 
 Exit status: 0 when it worked, 1 when it failed, 2 when the command line is wrong.";
@@ -102,8 +106,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What reads layers, for mount, ls, cat, stat and tree: this program, or the component in a
-    /// sandbox that a hostile image cannot leave; it fetches a file at a time and keeps nothing on
-    /// the disk (only where this program was built with the feature wasm-engine)
+    /// sandbox that a hostile image cannot leave; that is slower and keeps nothing on the disk (only
+    /// where this program was built with the feature wasm-engine)
     #[arg(long, global = true, value_name = "ENGINE", default_value = "native")]
     pub engine: EngineKind,
     /// How much to say on standard error: error, warn, info, debug, trace [default: warn; info for
@@ -244,6 +248,26 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make an image lazily readable: from a registry, a layout or an archive to another one
+    ///
+    /// Needs neither root nor a daemon. Layers may be tars, plain or compressed with gzip or zstd. What
+    /// was converted before is not converted again, and what DST has is not sent again; the tag of DST
+    /// moves when everything is there.
+    #[command(after_help = IMAGES)]
+    Convert(ConvertArgs),
+    /// Make an image lazily readable for a workload: what that reads comes first and is fetched ahead
+    ///
+    /// Runs CMD in the image, mounted lazily, and records which files it reads in which order. As root
+    /// the container is made by runc or crun, where there is one, else, and for everybody else, by
+    /// namespaces and chroot; its network is that of the machine.
+    #[command(after_help = IMAGES)]
+    Optimize(OptimizeArgs),
+    /// Check everything that an image says of itself: every chunk, table of contents, DiffID and entry
+    ///
+    /// Reads the image as a whole. Ends with status 1 when something is wrong, or a layer is not lazy;
+    /// with --allow-unverified, ordinary layers are taken for what they are.
+    #[command(after_help = IMAGES)]
+    Verify(VerifyArgs),
     /// Make a lazily readable layer or image out of a directory or a tar file
     Pack(PackArgs),
     /// Print the digest of the table of contents of a layer
@@ -331,7 +355,7 @@ pub struct DoctorArgs {
     /// An image to look at, too
     pub image: Option<ImageRef>,
     /// Look at this registry and its mirrors instead, as HOST or, to try them on an image, as
-    /// HOST/REPOSITORY[:TAG]: how to log in, byte ranges, redirects, HTTP version, latency, rate
+    /// `HOST/REPOSITORY[:TAG]`: how to log in, byte ranges, redirects, HTTP version, latency, rate
     #[arg(long, value_name = "HOST", conflicts_with = "image")]
     pub registry: Option<RegistryName>,
     /// The snapshotter's socket
@@ -381,6 +405,10 @@ pub struct MountArgs {
     /// Do not fetch ahead what the image's prefetch landmark asks for
     #[arg(long)]
     pub no_prefetch: bool,
+    /// When it is unmounted, write to this file what was read, in its order, for
+    /// `lazystar convert --from-record`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// `lazystar ls`.

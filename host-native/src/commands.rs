@@ -1,14 +1,17 @@
 //! What the commands do.
 
 mod buildkitd;
+pub mod convert;
 mod demo;
 mod doctor;
 mod explore;
 mod inspect;
 mod mount;
+pub mod optimize;
 mod pull;
 mod snapshotter;
 mod status;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -53,6 +56,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Explain { image, root, json } => {
             block_on(status::explain(global, image, root, *json))
         }
+        Command::Convert(args) => block_on(convert::run(global, args)),
+        Command::Optimize(args) => block_on(optimize::run(global, args)),
+        Command::Verify(args) => block_on(verify::run(global, args)),
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),

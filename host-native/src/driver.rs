@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use lazystar_core::Toc;
 use lazystar_core::fetch::{FetchFailure, FetchId, FetchRequest, Priority};
 use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadError, ReadId};
+use lazystar_core::range::ByteRange;
 use lazystar_core::toc::Landmark;
 use lazystar_core::verify::MemberJob;
 use tokio::runtime::Handle;
@@ -60,6 +62,10 @@ pub struct LazyLayer {
     metrics: Arc<LayerMetrics>,
     /// Whether all of the blob is being taken into the cache.
     taking: AtomicBool,
+    /// When bytes last came.
+    progress: Mutex<Instant>,
+    /// What failed last at its deadline, and when.
+    failed: Mutex<Option<(ByteRange, Instant)>>,
 }
 
 struct Engine {
@@ -102,6 +108,8 @@ impl LazyLayer {
             prefetch: Semaphore::new(PREFETCH_FETCHES),
             metrics,
             taking: AtomicBool::new(false),
+            progress: Mutex::new(Instant::now()),
+            failed: Mutex::default(),
         });
         // Opening it may have brought all of it.
         layer.keep_whole();

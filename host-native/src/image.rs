@@ -9,13 +9,17 @@ use bytes::Bytes;
 use lazystar_core::Digest;
 use tokio::sync::OnceCell;
 
+mod archive;
 mod layout;
 mod place;
+mod source;
 mod store;
 mod toc;
 
 pub(crate) use layout::{REF_NAME, blob_path};
+pub use source::Source;
 pub use toc::TocImage;
+pub(crate) use toc::{LAYER as TOC_LAYER, SUFFIX as TOC_SUFFIX};
 
 use crate::oci::{Descriptor, DocumentError, ImageConfig, MAX_CONFIG, Platform, check_size};
 use crate::reference::{ImageRef, ReferenceError};
@@ -68,6 +72,14 @@ pub enum ImageError {
     Layout {
         /// The directory.
         dir: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The file is not an archive of `docker save` that has the image.
+    #[error("{path} is not a docker archive with this image: {why}")]
+    Archive {
+        /// The file.
+        path: String,
         /// What is missing.
         why: String,
     },

@@ -209,6 +209,7 @@ impl From<&FetchError> for Reason {
             | FetchError::RangeNotSatisfiable { .. }
             | FetchError::WrongRange { .. }
             | FetchError::Changed { .. }
+            | FetchError::Refused { .. }
             | FetchError::Protocol { .. } => Self::BadRegistry,
             FetchError::Io { .. } => Self::Local,
         }
@@ -220,7 +221,7 @@ impl From<&ImageError> for Reason {
         match error {
             ImageError::Fetch(error) => error.into(),
             ImageError::Document(_) | ImageError::Reference(_) => Self::BadRegistry,
-            ImageError::Layout { .. } => Self::Local,
+            ImageError::Layout { .. } | ImageError::Archive { .. } => Self::Local,
             ImageError::ExternalToc { .. } => Self::NotConverted,
         }
     }

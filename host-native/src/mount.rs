@@ -6,6 +6,7 @@
 //! one FUSE mount of the merged tree, made by `fusermount3`.
 
 pub mod access;
+pub mod answer;
 pub mod fuse;
 pub mod overlay;
 pub mod session;
@@ -23,6 +24,7 @@ use fuser::{BackgroundSession, Filesystem, MountOption, Session, SessionACL};
 use rustix::mount::UnmountFlags;
 
 use crate::driver::LazyLayer;
+use access::AccessLog;
 use fuse::ImageFs;
 use shown::Shown;
 use tree::{LayerTable, Tree};
@@ -35,18 +37,24 @@ pub struct Mounted {
     by_root: bool,
 }
 
-/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given.
+/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given, and
+/// what is read is logged to `log`.
 ///
 /// # Errors
 /// When the directory cannot be used, or the kernel refuses.
-pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
+pub fn mount(
+    layers: Vec<Arc<LazyLayer>>,
+    dir: &Path,
+    writable: Option<&Path>,
+    log: Option<Arc<AccessLog>>,
+) -> Result<Mounted> {
     if !rustix::process::geteuid().is_root() {
-        return mount_tree(Tree::merged(layers), dir, writable);
+        return mount_logged(logging(ImageFs::new(Tree::merged(layers)), log), dir, writable);
     }
     let dir = mount_point(dir)?;
     let names = (0..layers.len()).rev().map(|layer| layer.to_string());
     let names: Vec<_> = names.map(PathBuf::from).collect();
-    let filesystem = ImageFs::new(stack(LayerTable::fixed(&layers).into()));
+    let filesystem = logging(ImageFs::new(stack(LayerTable::fixed(&layers).into())), log);
     let session = mount_overlay(filesystem, &names, &dir, writable)?;
     Ok(Mounted { session, dir, by_root: true })
 }
@@ -56,16 +64,24 @@ pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -
 /// # Errors
 /// As [`mount`].
 pub fn mount_tree(tree: impl Shown, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
+    mount_logged(ImageFs::new(tree), dir, writable)
+}
+
+fn mount_logged(
+    filesystem: ImageFs<impl Shown>,
+    dir: &Path,
+    writable: Option<&Path>,
+) -> Result<Mounted> {
     let dir = mount_point(dir)?;
     let by_root = rustix::process::geteuid().is_root();
     let session = if by_root {
-        mount_overlay(ImageFs::new(tree), &[PathBuf::new()], &dir, writable)?
+        mount_overlay(filesystem, &[PathBuf::new()], &dir, writable)?
     } else if writable.is_some() {
         bail!(
             "--rw needs overlayfs, which only root may mount; run it with sudo, or in `unshare -Urm`"
         );
     } else {
-        mount_by_user(ImageFs::new(tree), &dir)?
+        mount_by_user(filesystem, &dir)?
     };
     Ok(Mounted { session, dir, by_root })
 }
@@ -88,6 +104,12 @@ impl Mounted {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("a FUSE thread died")),
         }
+    }
+
+    /// Whether its layers lie one beside the other, under overlayfs, and not merged into one tree.
+    #[must_use]
+    pub const fn is_stack(&self) -> bool {
+        self.by_root
     }
 
     /// A handle to unmount it with from another thread.
@@ -175,6 +197,13 @@ fn mount_overlay(
         .context("cannot detach the FUSE mount")?;
     mounted?;
     Ok(session)
+}
+
+fn logging<T: Shown>(filesystem: ImageFs<T>, log: Option<Arc<AccessLog>>) -> ImageFs<T> {
+    match log {
+        Some(log) => filesystem.with_access_log(log),
+        None => filesystem,
+    }
 }
 
 fn mount_by_user(filesystem: impl Filesystem, dir: &Path) -> Result<BackgroundSession> {

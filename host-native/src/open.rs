@@ -206,7 +206,7 @@ async fn drive(
     Ok(opener.finish()?)
 }
 
-fn toc_digest(descriptor: &Descriptor) -> Result<Option<Digest>, LayerError> {
+pub(crate) fn toc_digest(descriptor: &Descriptor) -> Result<Option<Digest>, LayerError> {
     match descriptor.annotations.get(TOC_DIGEST).map(String::as_str) {
         None | Some("") => Ok(None),
         Some(text) => match text.parse() {
@@ -216,7 +216,7 @@ fn toc_digest(descriptor: &Descriptor) -> Result<Option<Digest>, LayerError> {
     }
 }
 
-fn toc_start(descriptor: &Descriptor) -> Option<u64> {
+pub(crate) fn toc_start(descriptor: &Descriptor) -> Option<u64> {
     let position = MANIFEST_POSITIONS.iter().find_map(|name| descriptor.annotations.get(*name))?;
     position.split(':').next()?.parse().ok()
 }

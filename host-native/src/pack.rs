@@ -4,26 +4,30 @@ pub mod cli;
 mod directory;
 mod gunzip;
 pub mod layout;
+mod press;
 mod spool;
 mod tarball;
+mod wanted;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use lazystar_core::tar::{EncodeError, Entry, TarError};
 use lazystar_core::write::{
-    Candidate, Compressor, Order, OrderError, Summary, WriteError, Writer, order,
+    Assembly, Candidate, Compressor, Cutter, Landmark, Order, OrderError, Summary, WriteError,
+    clean, order,
 };
 
 use crate::codec;
+use crate::workers::Workers;
+use press::Press;
 
 pub use directory::pack_directory;
 pub(crate) use gunzip::Gunzip;
 pub use layout::{ImageConfig, LayerBlob, write_oci_layout};
+pub(crate) use tarball::decompress;
 pub use tarball::pack_tar;
-
-/// Output is passed on in pieces of about this many bytes.
-const OUTPUT_PIECE: usize = 1 << 20;
+pub use wanted::{Glob, GlobError, Wanted};
 
 /// Input is read in pieces of this many bytes.
 const INPUT_PIECE: usize = 256 << 10;
@@ -35,17 +39,23 @@ pub struct PackOptions {
     pub layer: lazystar_core::write::Options,
     /// Compression level; the codec's default if there is none.
     pub level: Option<i32>,
-    /// Paths of which the data goes before the prefetch landmark, in this order.
-    pub prioritised: Vec<String>,
+    /// What goes before the prefetch landmark, in this order.
+    pub prioritised: Vec<Wanted>,
     /// Prioritised paths need not exist.
     pub allow_missing: bool,
-    /// Owner and group of all entries of a directory, instead of their own.
+    /// What is left out, with everything in it.
+    pub excluded: Vec<Glob>,
+    /// Owner and group of all entries, instead of their own.
     pub owner: Option<(u32, u32)>,
-    /// The latest time that entries of a directory may have (as `SOURCE_DATE_EPOCH` asks).
+    /// The time of all entries, instead of their own.
+    pub mtime: Option<i64>,
+    /// The latest time that entries may have (as `SOURCE_DATE_EPOCH` asks).
     pub mtime_limit: Option<i64>,
     /// Where the input tar is kept while it is put in order; the system's temporary directory if not
     /// given. The file has no name.
     pub spool_dir: Option<PathBuf>,
+    /// What compresses; the threads that everybody uses if not given. Has no influence on the blob.
+    pub workers: Option<Workers>,
 }
 
 /// A layer that was packed.
@@ -112,9 +122,36 @@ pub enum PackError {
     /// Prioritised paths do not exist.
     #[error("the layer has no {}", .0.join(", "))]
     Missing(Vec<String>),
-    /// A lossless layer keeps the order of its input.
-    #[error("a lossless layer cannot have prioritised paths: it keeps the order of the tar")]
-    LosslessOrder,
+    /// A lossless layer keeps its input as it is.
+    #[error(
+        "a layer that keeps its DiffID keeps its tar: its entries cannot be put in another order, left out or changed"
+    )]
+    Lossless,
+}
+
+impl PackOptions {
+    /// Whether an entry is to be left out.
+    fn excludes(&self, name: &str) -> bool {
+        !self.excluded.is_empty() && {
+            let path = clean(name);
+            self.excluded.iter().any(|glob| glob.covers(&path))
+        }
+    }
+
+    /// Whether entries are not as their tar has them.
+    const fn changes_entries(&self) -> bool {
+        self.owner.is_some() || self.mtime.is_some() || self.mtime_limit.is_some()
+    }
+
+    fn change(&self, entry: &mut Entry) {
+        if let Some((uid, gid)) = self.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+            entry.user_name.clear();
+            entry.group_name.clear();
+        }
+        let limit = self.mtime_limit.unwrap_or(i64::MAX);
+        entry.mtime = self.mtime.unwrap_or(entry.mtime).min(limit);
+    }
 }
 
 impl From<EncodeError> for PackError {
@@ -125,35 +162,70 @@ impl From<EncodeError> for PackError {
 
 /// The layer writer with its output.
 struct Sink<W> {
-    writer: Writer<Box<dyn Compressor + Send>>,
+    cutter: Cutter<Box<dyn Compressor + Send>>,
+    press: Press,
+    assembly: Assembly,
     out: W,
 }
 
 impl<W: Write> Sink<W> {
     fn new(options: &PackOptions, out: W) -> Result<Self, PackError> {
-        let compressor = codec::compressor(options.layer.format.compression(), options.level)
-            .map_err(PackError::Level)?;
-        Ok(Self { writer: Writer::new(options.layer, compressor)?, out })
+        let compression = options.layer.format.compression();
+        let compressor = codec::compressor(compression, options.level).map_err(PackError::Level)?;
+        let workers = options.workers.as_ref().unwrap_or_else(|| Workers::shared()).clone();
+        Ok(Self {
+            cutter: Cutter::new(options.layer, compressor)?,
+            press: Press::new(workers, compression, options.level),
+            assembly: Assembly::default(),
+            out,
+        })
+    }
+
+    fn append(&mut self, entry: Entry, header: &[u8]) -> Result<(), PackError> {
+        self.cutter.append(entry, header)?;
+        self.pass_on(false)
+    }
+
+    fn append_landmark(&mut self, landmark: Landmark) -> Result<(), PackError> {
+        self.cutter.append_landmark(landmark)?;
+        self.pass_on(false)
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), PackError> {
-        self.writer.data(bytes)?;
-        self.pass_on(OUTPUT_PIECE)
+        self.cutter.data(bytes)?;
+        self.pass_on(false)
     }
 
-    /// Writes what has become final if it is at least `minimum` bytes.
-    fn pass_on(&mut self, minimum: usize) -> Result<(), PackError> {
-        if self.writer.output_len() >= minimum {
-            self.out.write_all(&self.writer.take_output()).map_err(PackError::Write)?;
+    fn verbatim(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.cutter.verbatim(bytes)?;
+        self.pass_on(false)
+    }
+
+    /// Has what was cut compressed, and writes what has become final; `all` of it at the end.
+    fn pass_on(&mut self, all: bool) -> Result<(), PackError> {
+        while let Some(member) = self.cutter.next_member() {
+            self.press.add(member);
+        }
+        if all {
+            self.press.hand_over();
+        }
+        while let Some(batch) = self.press.take(all).map_err(WriteError::from)? {
+            for pressed in batch {
+                self.out.write_all(pressed.bytes()).map_err(PackError::Write)?;
+                let placed = self.assembly.add(pressed);
+                self.cutter.placed(placed);
+            }
         }
         Ok(())
     }
 
     fn finish(mut self, missing: Vec<String>) -> Result<Packed, PackError> {
-        let summary = self.writer.finish()?;
-        self.pass_on(0)?;
+        self.cutter.end()?;
+        self.pass_on(true)?;
+        let (end, summary) = self.cutter.finish(self.assembly)?;
+        self.out.write_all(&end).map_err(PackError::Write)?;
         self.out.flush().map_err(PackError::Write)?;
-        Ok(Packed { summary, toc_json: self.writer.toc_json().to_vec(), missing })
+        Ok(Packed { summary, toc_json: self.cutter.into_toc_json(), missing })
     }
 }
 
@@ -163,8 +235,26 @@ fn ordered<'a>(
     options: &PackOptions,
 ) -> Result<Order, PackError> {
     let candidates: Vec<Candidate<'_>> = entries.map(Entry::candidate).collect();
-    let prioritised: Vec<&str> = options.prioritised.iter().map(String::as_str).collect();
-    let order = order(&candidates, &prioritised)?;
+    let globs = options.prioritised.iter().any(|wanted| matches!(wanted, Wanted::Glob(_)));
+    let files = candidates.iter().filter(|it| globs && !it.name.ends_with('/'));
+    let files: Vec<(String, &str)> = files.map(|it| (clean(it.name), it.name)).collect();
+    let mut prioritised: Vec<&str> = Vec::new();
+    let mut unmatched = Vec::new();
+    for wanted in &options.prioritised {
+        match wanted {
+            Wanted::Path(path) => prioritised.push(path),
+            Wanted::Glob(glob) => {
+                let matching = files.iter().filter(|(path, _)| glob.matches(path));
+                let before = prioritised.len();
+                prioritised.extend(matching.map(|(_, name)| *name));
+                if prioritised.len() == before {
+                    unmatched.push(glob.to_string());
+                }
+            }
+        }
+    }
+    let mut order = order(&candidates, &prioritised)?;
+    order.missing.append(&mut unmatched);
     if !options.allow_missing && !order.missing.is_empty() {
         return Err(PackError::Missing(order.missing));
     }

@@ -15,9 +15,11 @@ const MAX_REPOSITORY: usize = 255;
 /// Longest tag (same place).
 const MAX_TAG: usize = 128;
 
-/// An image: in a registry, in an OCI layout directory, or a single layer in a file.
+/// An image: in a registry, in an OCI layout directory, in an archive as `docker save` writes it, or a
+/// single layer in a file.
 ///
-/// Parses and prints `host/repository:tag@sha256:...`, `oci:DIR[:TAG]` and `file:BLOB`.
+/// Parses and prints `host/repository:tag@sha256:...`, `oci:DIR[:TAG]`, `docker-archive:FILE[:NAME]`
+/// and `file:BLOB`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageRef {
     /// An image in a registry.
@@ -28,6 +30,13 @@ pub enum ImageRef {
         dir: PathBuf,
         /// The `org.opencontainers.image.ref.name` of the image.
         tag: Option<String>,
+    },
+    /// An image in an archive of `docker save`; no name means its only image.
+    DockerArchive {
+        /// The archive, a tar.
+        path: PathBuf,
+        /// The name of the image in it, as `repository:tag`.
+        name: Option<String>,
     },
     /// One layer blob in a file.
     File(PathBuf),
@@ -148,6 +157,18 @@ impl FromStr for ImageRef {
                 return fail("write a tag after the second colon, or leave the colon out");
             }
             return Ok(Self::OciLayout { dir: PathBuf::from(dir), tag: tag.map(str::to_owned) });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            // As other tools have it: the first colon ends the file's name.
+            let (path, name) = match rest.split_once(':') {
+                Some((path, name)) => (path, Some(name)),
+                None => (rest, None),
+            };
+            if path.is_empty() || name == Some("") {
+                return fail("write docker-archive:FILE, or docker-archive:FILE:NAME");
+            }
+            let path = PathBuf::from(path);
+            return Ok(Self::DockerArchive { path, name: name.map(str::to_owned) });
         }
         text.parse().map(Self::Registry)
     }
@@ -296,6 +317,10 @@ impl fmt::Display for ImageRef {
             Self::OciLayout { dir, tag } => {
                 write!(f, "oci:{}", dir.display())?;
                 tag.iter().try_for_each(|tag| write!(f, ":{tag}"))
+            }
+            Self::DockerArchive { path, name } => {
+                write!(f, "docker-archive:{}", path.display())?;
+                name.iter().try_for_each(|name| write!(f, ":{name}"))
             }
             Self::File(path) => write!(f, "file:{}", path.display()),
         }

@@ -26,6 +26,7 @@ mod ranges;
 mod rate;
 mod redirect;
 mod transport;
+mod upload;
 
 pub use client::{Client, Statistics};
 pub use hosts::{Hosts, Mirror};
@@ -38,6 +39,7 @@ pub(crate) use failover::{Answer, Question, SILENCE, Target};
 pub(crate) use probe::{BlobAnswer, Greeting, Probe};
 pub(crate) use rate::Urgency;
 pub(crate) use transport::{Pem, TransportSettings};
+pub(crate) use upload::{PIECE, Pusher, Upload};
 
 use endpoint::Plan;
 

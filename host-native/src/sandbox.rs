@@ -4,8 +4,10 @@
 //! Names, manifests and what registries answer are read outside of it. Content is kept by the kernel
 //! and, for a moment, in memory; not on the disk.
 
+mod recent;
 mod source;
 mod tree;
+mod window;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -52,6 +52,14 @@ impl Blob {
         file::FileBlob::open(path).map(|blob| Self(Arc::new(Origin::File(blob))))
     }
 
+    /// A blob that is a part of a file.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, is no regular file, or ends before that part.
+    pub fn file_part(path: &Path, part: Range<u64>) -> Result<Self, FetchError> {
+        file::FileBlob::part(path, part).map(|blob| Self(Arc::new(Origin::File(blob))))
+    }
+
     /// A blob that is in memory already.
     #[must_use]
     pub fn memory(name: &str, bytes: Bytes) -> Self {

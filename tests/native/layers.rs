@@ -49,7 +49,7 @@ fn pack(format: Format, prioritised: &[&str]) -> (Bytes, Summary) {
     }
     let options = PackOptions {
         layer: Options { format, chunk_size: 100_000, ..Options::default() },
-        prioritised: prioritised.iter().map(|path| (*path).to_owned()).collect(),
+        prioritised: prioritised.iter().map(|path| (*path).into()).collect(),
         ..PackOptions::default()
     };
     let mut blob = Vec::new();

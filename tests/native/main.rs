@@ -3,11 +3,13 @@
 
 mod blobs;
 mod configs;
+mod convert;
 mod credentials;
 mod demo_registry;
 mod faults;
 mod hosts;
 mod images;
+mod kubernetes;
 mod layers;
 mod mirrors;
 mod references;

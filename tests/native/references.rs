@@ -1,7 +1,7 @@
 //! Names of images.
 
 use lazystar::oci::{Document, Index, Platform};
-use lazystar::reference::ImageRef;
+use lazystar::reference::{ImageRef, RegistryRef};
 
 #[test]
 fn short_names_are_written_out() {
@@ -158,4 +158,20 @@ fn documents_are_what_they_say() {
         assert!(Document::parse(bad.as_bytes(), "").is_err(), "{bad}");
     }
     assert!(Document::parse(&vec![b' '; (4 << 20) + 1], "").is_err());
+}
+
+proptest::proptest! {
+    /// A text names an image or does not; the name that is printed names the same one.
+    #[test]
+    fn any_text_is_an_image_or_none(
+        text in "(([a-zA-Z0-9.-]{1,9}|\\[[0-9a-f:]{0,9}\\])(:[0-9]{0,6})?/)?[a-zA-Z0-9._/-]{0,20}(:[a-zA-Z0-9._-]{0,9})?(@sha256:[0-9a-f]{62,65})?|.{0,40}"
+    ) {
+        if let Ok(reference) = text.parse::<RegistryRef>() {
+            let again: RegistryRef = reference.to_string().parse().expect("it names an image");
+            proptest::prop_assert_eq!(&again, &reference);
+            let client = lazystar::registry::Client::default();
+            let repository = lazystar::registry::Repository::new(&client, &reference, false);
+            proptest::prop_assert!(repository.is_ok(), "{:?}", repository.err());
+        }
+    }
 }

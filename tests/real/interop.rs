@@ -11,7 +11,7 @@ use crate::rig::{need, need_root, run, shell, test};
 /// What a packer adds to a layer and unpacking it as plain tar shows.
 const ADDED: [&str; 3] = ["stargz.index.json", ".no.prefetch.landmark", ".prefetch.landmark"];
 
-fn assert_shows(expected: &Tree, directory: &Path) {
+pub(crate) fn assert_shows(expected: &Tree, directory: &Path) {
     let mut found = Tree::of_directory(directory).expect("the directory reads");
     ADDED.iter().for_each(|name| found.forget(name));
     let differences = expected.differences(&found);

@@ -7,6 +7,7 @@ mod buildkit;
 mod clients;
 mod containerd;
 mod containerd2;
+mod convert;
 mod cri;
 mod docker;
 mod failures;

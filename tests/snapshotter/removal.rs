@@ -32,7 +32,7 @@ fn image(dir: &Path) -> Packed {
 
     let blob = dir.join("blob");
     let mut out = BufWriter::new(File::create(&blob).expect("the directory is writable"));
-    let options = PackOptions { prioritised: vec![FILE.to_owned()], ..PackOptions::default() };
+    let options = PackOptions { prioritised: vec![FILE.into()], ..PackOptions::default() };
     let packed = pack_tar(tar.as_slice(), &options, &mut out).expect("it is a tar");
     out.flush().expect("the directory is writable");
     let layer = LayerBlob { path: &blob, summary: &packed.summary };

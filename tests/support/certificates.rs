@@ -2,14 +2,19 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::serve::Listener;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+use tokio_rustls::server::TlsStream;
 
 /// An authority, and what it signed. All are PEM.
 #[derive(Clone, Debug)]
@@ -116,4 +121,36 @@ fn signed(
     params.distinguished_name.push(DnType::CommonName, common);
     let certificate = params.signed_by(&key, issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// Connections with TLS. One that does not come about is closed.
+#[derive(Debug)]
+pub struct TlsListener {
+    tcp: TcpListener,
+    config: Arc<ServerConfig>,
+}
+
+impl TlsListener {
+    /// Connections of `tcp`, as `config` says.
+    pub fn new(tcp: TcpListener, config: Arc<ServerConfig>) -> Self {
+        Self { tcp, config }
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.tcp.accept().await else { continue };
+            if let Ok(stream) = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
 }

@@ -1,7 +1,7 @@
 //! One corpus for every host of the engine: images and documents, good, odd and hostile, and what
 //! core makes of each, in the terms of the WIT interface.
 //!
-//! [`write`] puts it into a directory:
+//! [`write()`] puts it into a directory:
 //!
 //! * `cases.json`: `images`, each a list of layers, and `documents`. Blobs and tables of contents are
 //!   names of files beside it; a layer says which bytes of its blob to flip.

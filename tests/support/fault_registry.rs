@@ -18,17 +18,16 @@ use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, LOCATION,
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::Response;
-use axum::serve::Listener;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use lazystar_core::Digest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
+
+use crate::certificates::TlsListener;
 
 /// The user that [`Fault::Basic`] and [`Fault::Bearer`] let in.
 pub const USER: &str = "alice";
@@ -248,7 +247,7 @@ impl FaultRegistry {
         let serve = |listener, router| tokio::spawn(served(axum::serve(listener, router)));
         let front = match tls {
             Some(tls) => {
-                let listener = TlsListener { tcp: registry, acceptor: TlsAcceptor::from(tls) };
+                let listener = TlsListener::new(registry, tls);
                 tokio::spawn(served(axum::serve(listener, front)))
             }
             None => serve(registry, front),
@@ -336,30 +335,6 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn served(server: impl IntoFuture<Output = io::Result<()>>) {
     // It never ends by itself.
     let _ = server.await;
-}
-
-/// Connections with TLS. One that does not come about is closed.
-struct TlsListener {
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.tcp.accept().await else { continue };
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
-    }
 }
 
 async fn at_registry(State(shared): State<Arc<Shared>>, request: Request) -> Response {

@@ -8,6 +8,7 @@ pub mod naive;
 pub mod operations;
 pub mod processes;
 pub mod proxy;
+pub mod push_registry;
 pub mod script_host;
 pub mod synthetic;
 pub mod tree;

@@ -1,37 +1,82 @@
-//! Members: collects plain bytes, compresses them member by member, counts and hashes both sides.
+//! Members: collects plain bytes and cuts them; compresses, counts and hashes what was cut.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use super::{Compressor, DEFAULT_CHUNK_SIZE, WriteError};
+use super::{CompressFailed, Compressor, DEFAULT_CHUNK_SIZE, WriteError};
 use crate::Digest;
 use crate::digest::Hasher;
 
-pub(super) struct Members<C> {
-    compressor: C,
-    min_chunk_size: usize,
-    /// Plain size from which a member is closed whatever its compressed size, so that a run of
-    /// directories, or of zeros, needs no more memory than this.
-    limit: usize,
-    /// Plain bytes of the member that is open.
+/// One member before it is compressed.
+#[derive(Debug)]
+pub struct Member {
     plain: Vec<u8>,
-    /// What the first `trial.plain` bytes of `plain` compress to.
-    trial: Trial,
-    /// Where each member begins in the blob, the open one included.
-    offsets: Vec<u64>,
-    out: Vec<u8>,
+    /// What `plain` compresses to, where finding out where to cut has told already.
+    compressed: Option<Vec<u8>>,
+    /// Where in `plain` the chunks are whose digests are wanted.
+    chunks: Vec<Range<usize>>,
+}
+
+impl Member {
+    /// How many bytes it has before compression.
+    #[must_use]
+    pub fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Compresses and hashes it. Members depend on nothing but themselves, so threads may each press
+    /// some.
+    ///
+    /// # Errors
+    ///
+    /// If the compressor fails.
+    pub fn press(self, compressor: &mut impl Compressor) -> Result<Pressed, CompressFailed> {
+        let compressed = match self.compressed {
+            Some(compressed) => compressed,
+            None => {
+                let mut compressed = Vec::new();
+                compressor.compress(&self.plain, &mut compressed)?;
+                compressed
+            }
+        };
+        let digests = self.chunks.into_iter();
+        let digests = digests.map(|chunk| Digest::of(self.plain.get(chunk).unwrap_or_default()));
+        Ok(Pressed { digests: digests.collect(), plain: self.plain, compressed })
+    }
+}
+
+/// One member, compressed.
+#[derive(Debug)]
+pub struct Pressed {
+    plain: Vec<u8>,
+    compressed: Vec<u8>,
+    digests: Vec<Digest>,
+}
+
+impl Pressed {
+    /// The next bytes of the blob.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.compressed
+    }
+}
+
+/// What became of a member: for [`Cutter::placed`](super::Cutter::placed).
+#[derive(Debug)]
+pub struct Placed {
+    pub(super) size: u64,
+    pub(super) digests: Vec<Digest>,
+}
+
+/// Counts and hashes members in their order: the blob on one side, the tar on the other.
+#[derive(Debug, Default)]
+pub struct Assembly {
     blob: Totals,
     diff: Totals,
 }
 
-#[derive(Default)]
-struct Trial {
-    plain: usize,
-    compressed: Vec<u8>,
-    /// How long `plain` has to be before another trial is worth its time.
-    next: usize,
-}
-
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Totals {
     size: u64,
     hasher: Hasher,
@@ -44,6 +89,54 @@ impl Totals {
     }
 }
 
+impl Assembly {
+    /// Takes the next member. Its [`bytes`](Pressed::bytes) are the next ones of the blob.
+    #[must_use]
+    pub fn add(&mut self, pressed: Pressed) -> Placed {
+        self.diff.add(&pressed.plain);
+        self.blob.add(&pressed.compressed);
+        Placed { size: pressed.compressed.len() as u64, digests: pressed.digests }
+    }
+
+    /// Adds a part of the blob that decompresses to `plain`.
+    pub(super) fn add_bytes(&mut self, plain: &[u8], compressed: &[u8]) {
+        self.diff.add(plain);
+        self.blob.add(compressed);
+    }
+
+    /// Digest and size of the blob, digest and size of the tar.
+    pub(super) fn totals(&self) -> (Digest, u64, Digest, u64) {
+        let digest = |totals: &Totals| totals.hasher.clone().finish();
+        (digest(&self.blob), self.blob.size, digest(&self.diff), self.diff.size)
+    }
+}
+
+/// Where members begin and end.
+pub(super) struct Members<C> {
+    /// For trials, and for whoever has no other.
+    pub(super) compressor: C,
+    min_chunk_size: usize,
+    /// Plain size from which a member is closed whatever its compressed size, so that a run of
+    /// directories, or of zeros, needs no more memory than this.
+    limit: usize,
+    /// Plain bytes of the member that is open, and the chunks in it.
+    plain: Vec<u8>,
+    chunks: Vec<Range<usize>>,
+    /// What the first `trial.plain` bytes of `plain` compress to.
+    trial: Trial,
+    /// How many members were closed, and those of them that nobody has taken.
+    closed: usize,
+    ready: VecDeque<Member>,
+}
+
+#[derive(Default)]
+struct Trial {
+    plain: usize,
+    compressed: Vec<u8>,
+    /// How long `plain` has to be before another trial is worth its time.
+    next: usize,
+}
+
 impl<C: Compressor> Members<C> {
     pub(super) fn new(compressor: C, chunk_size: u32, min_chunk_size: u32) -> Self {
         let chunk_size = chunk_size.max(DEFAULT_CHUNK_SIZE) as usize;
@@ -52,11 +145,10 @@ impl<C: Compressor> Members<C> {
             min_chunk_size: min_chunk_size as usize,
             limit: chunk_size.saturating_mul(2),
             plain: Vec::new(),
+            chunks: Vec::new(),
             trial: Trial::default(),
-            offsets: Vec::from([0]),
-            out: Vec::new(),
-            blob: Totals::default(),
-            diff: Totals::default(),
+            closed: 0,
+            ready: VecDeque::new(),
         }
     }
 
@@ -66,15 +158,14 @@ impl<C: Compressor> Members<C> {
     }
 
     /// Adds bytes that are no chunk: they may begin another member when the open one is large.
-    pub(super) fn push_bounded(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    pub(super) fn push_bounded(&mut self, bytes: &[u8]) {
         // By pieces of a block, so that where members begin does not depend on the caller's splits.
         for piece in bytes.chunks(super::BLOCK) {
             if self.plain.len() >= self.limit {
-                self.close()?;
+                self.close();
             }
             self.push(piece);
         }
-        Ok(())
     }
 
     /// Begins a chunk of `size` bytes, in a new member if it is a landmark or the open one is large
@@ -83,12 +174,19 @@ impl<C: Compressor> Members<C> {
         &mut self,
         size: u64,
         landmark: bool,
+        digest: bool,
     ) -> Result<(usize, u64), WriteError> {
         let full = self.plain.len() as u64 + size > self.limit as u64;
         if landmark || self.min_chunk_size == 0 || full || self.reaches_minimum()? {
-            self.close()?;
+            self.close();
         }
-        Ok((self.offsets.len() - 1, self.plain.len() as u64))
+        let start = self.plain.len();
+        if digest {
+            // A chunk is at most a member, which is in memory.
+            let end = start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
+            self.chunks.push(start..end);
+        }
+        Ok((self.closed, start as u64))
     }
 
     /// Whether the open member has the minimum compressed size.
@@ -117,29 +215,28 @@ impl<C: Compressor> Members<C> {
     }
 
     /// Ends the open member if it has any bytes.
-    pub(super) fn close(&mut self) -> Result<(), WriteError> {
+    pub(super) fn close(&mut self) {
         if self.plain.is_empty() {
-            return Ok(());
+            return;
         }
-        self.diff.add(&self.plain);
-        let start = self.out.len();
-        if self.trial.plain == self.plain.len() {
-            self.out.append(&mut self.trial.compressed);
-        } else {
-            self.compressor.compress(&self.plain, &mut self.out)?;
-        }
-        self.blob.add(&self.out[start..]);
-        self.trial.plain = 0;
-        self.trial.next = 0;
-        self.plain.clear();
-        self.offsets.push(self.blob.size);
-        Ok(())
+        let tried = self.trial.plain == self.plain.len();
+        let trial = core::mem::take(&mut self.trial);
+        self.ready.push_back(Member {
+            plain: core::mem::take(&mut self.plain),
+            compressed: tried.then_some(trial.compressed),
+            chunks: core::mem::take(&mut self.chunks),
+        });
+        self.closed += 1;
     }
 
-    /// Appends bytes to the blob that decompress to nothing.
-    pub(super) fn frame(&mut self, bytes: &[u8]) {
-        self.blob.add(bytes);
-        self.out.extend_from_slice(bytes);
+    /// The next member that is closed.
+    pub(super) fn next(&mut self) -> Option<Member> {
+        self.ready.pop_front()
+    }
+
+    /// How many members there are.
+    pub(super) fn closed(&self) -> usize {
+        self.closed
     }
 
     /// Compresses what is not part of the tar.
@@ -148,37 +245,13 @@ impl<C: Compressor> Members<C> {
         self.compressor.compress(plain, &mut out)?;
         Ok(out)
     }
-
-    pub(super) fn offsets(&self) -> &[u64] {
-        &self.offsets
-    }
-
-    /// Size of the blob so far.
-    pub(super) fn offset(&self) -> u64 {
-        self.blob.size
-    }
-
-    pub(super) fn take_output(&mut self) -> Vec<u8> {
-        core::mem::take(&mut self.out)
-    }
-
-    pub(super) fn output_len(&self) -> usize {
-        self.out.len()
-    }
-
-    /// Digest and size of the blob, digest and size of the tar.
-    pub(super) fn totals(&self) -> (Digest, u64, Digest, u64) {
-        let digest = |totals: &Totals| totals.hasher.clone().finish();
-        (digest(&self.blob), self.blob.size, digest(&self.diff), self.diff.size)
-    }
 }
 
 impl<C> core::fmt::Debug for Members<C> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Members")
-            .field("members", &self.offsets.len())
+            .field("closed", &self.closed)
             .field("plain", &self.plain.len())
-            .field("out", &self.out.len())
             .finish_non_exhaustive()
     }
 }

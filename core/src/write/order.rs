@@ -239,7 +239,8 @@ pub(super) fn check_links<'a>(
 
 /// The path from the root without leading or trailing slash; `.` and `..` resolved, the latter never
 /// beyond the root, which itself is empty.
-fn clean(name: &str) -> String {
+#[must_use]
+pub fn clean(name: &str) -> String {
     let mut path = String::with_capacity(name.len());
     for part in name.split('/') {
         match part {

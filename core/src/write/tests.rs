@@ -8,7 +8,9 @@ use std::io::Read as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Digest;
 use crate::footer::Compression;
+use crate::tar::{self, encode_header, padding};
 
 fn compressor(format: Format) -> alloc::boxed::Box<dyn Compressor> {
     match format.compression() {

@@ -8,7 +8,11 @@ use lazystar_core::write::{CompressFailed, Compressor};
 use zstd::zstd_safe::compress_bound;
 
 /// Gzip by libdeflate. Its state is kept from member to member.
-pub struct GzipCompressor(libdeflater::Compressor);
+pub struct GzipCompressor {
+    deflate: libdeflater::Compressor,
+    /// As long as the worst case of the largest member so far; what comes out is a third of that.
+    scratch: Vec<u8>,
+}
 
 impl GzipCompressor {
     /// The level unless one is asked for: what libdeflate and gzip take, too.
@@ -24,7 +28,7 @@ impl GzipCompressor {
             let message = format!("gzip has levels 0 to 12, not {level}");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
-        Ok(Self(libdeflater::Compressor::new(level)))
+        Ok(Self { deflate: libdeflater::Compressor::new(level), scratch: Vec::new() })
     }
 }
 
@@ -34,10 +38,11 @@ impl Compressor for GzipCompressor {
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), CompressFailed> {
-        let start = out.len();
-        out.resize(start + self.0.gzip_compress_bound(plain.len()), 0);
-        let length = self.0.gzip_compress(plain, &mut out[start..]).map_err(|_| CompressFailed)?;
-        out.truncate(start + length);
+        let bound = self.deflate.gzip_compress_bound(plain.len());
+        self.scratch.resize(self.scratch.len().max(bound), 0);
+        let length =
+            self.deflate.gzip_compress(plain, &mut self.scratch).map_err(|_| CompressFailed)?;
+        out.extend_from_slice(&self.scratch[..length]);
         Ok(())
     }
 }
@@ -49,7 +54,11 @@ impl fmt::Debug for GzipCompressor {
 }
 
 /// zstd by libzstd. Its state is kept from frame to frame.
-pub struct ZstdCompressor(zstd::bulk::Compressor<'static>);
+pub struct ZstdCompressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    /// As for gzip.
+    scratch: Vec<u8>,
+}
 
 impl ZstdCompressor {
     /// The level unless one is asked for: libzstd's own.
@@ -65,7 +74,7 @@ impl ZstdCompressor {
             let message = format!("zstd has levels up to 22, not {level}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        zstd::bulk::Compressor::new(level).map(Self)
+        Ok(Self { zstd: zstd::bulk::Compressor::new(level)?, scratch: Vec::new() })
     }
 }
 
@@ -75,11 +84,12 @@ impl Compressor for ZstdCompressor {
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), CompressFailed> {
-        let start = out.len();
-        out.resize(start + compress_bound(plain.len()), 0);
-        let length =
-            self.0.compress_to_buffer(plain, &mut out[start..]).map_err(|_| CompressFailed)?;
-        out.truncate(start + length);
+        self.scratch.resize(self.scratch.len().max(compress_bound(plain.len())), 0);
+        let length = self
+            .zstd
+            .compress_to_buffer(plain, &mut self.scratch[..])
+            .map_err(|_| CompressFailed)?;
+        out.extend_from_slice(&self.scratch[..length]);
         Ok(())
     }
 }

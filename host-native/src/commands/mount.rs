@@ -6,9 +6,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use lazystar_core::Digest;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,6 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::open_sandboxed;
 use super::{Opened, cache_dir, runtime};
 use crate::cli::{EngineKind, Global, MountArgs};
+use crate::driver::LazyLayer;
+use crate::mount::access::AccessLog;
 use crate::mount::{self, Mounted};
 
 /// Set for the child, which writes `ready` to standard output when the mount is there.
@@ -47,39 +52,77 @@ fn start_child() -> Result<()> {
 
 fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let runtime = runtime()?;
-    let mounted = match global.engine {
+    let (mounted, record) = match global.engine {
         EngineKind::Native => mount_layers(&runtime, global, args)?,
         #[cfg(feature = "wasm-engine")]
         EngineKind::Wasm => {
+            if args.record.is_some() {
+                anyhow::bail!("--record needs --engine native");
+            }
             let image = runtime.block_on(open_sandboxed(global, &args.image))?;
             let tree = crate::sandbox::SandboxedTree::new(image, runtime.handle().clone())?;
-            mount::mount_tree(tree, &args.dir, args.rw.as_deref())?
+            (mount::mount_tree(tree, &args.dir, args.rw.as_deref())?, None)
         }
         #[cfg(not(feature = "wasm-engine"))]
         EngineKind::Wasm => anyhow::bail!(crate::cli::NO_WASM_ENGINE),
     };
-    unmount_on_signals(&runtime, &mounted)?;
+    unmount_on_signals(&runtime, &mounted, record.clone())?;
     if is_child {
         detach(global)?;
     } else {
         eprintln!("{} is mounted on {}; Ctrl-C unmounts it", args.image, args.dir.display());
     }
     let result = mounted.wait().context("serving the mount failed");
+    let recorded = record.map_or(Ok(()), |record| record.write());
     runtime.shutdown_background();
-    result
+    result.and(recorded)
 }
 
-fn mount_layers(runtime: &Runtime, global: &Global, args: &MountArgs) -> Result<Mounted> {
-    let layers = runtime.block_on(async { Opened::new(global, &args.image).await?.lazy() })?;
-    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref())?;
+/// What was read, to be written when the mount ends.
+#[derive(Clone)]
+struct Record {
+    path: PathBuf,
+    log: Arc<AccessLog>,
+    manifest: Digest,
+    layers: Vec<Arc<LazyLayer>>,
+    merged: bool,
+}
+
+impl Record {
+    fn write(&self) -> Result<()> {
+        let trace = self.log.trace(self.manifest, &self.layers, self.merged);
+        super::optimize::write_record(&self.path, &trace)
+    }
+}
+
+fn mount_layers(
+    runtime: &Runtime,
+    global: &Global,
+    args: &MountArgs,
+) -> Result<(Mounted, Option<Record>)> {
+    let opened = runtime.block_on(Opened::new(global, &args.image))?;
+    let manifest = opened.image.manifest_digest;
+    let layers = opened.lazy()?;
+    let log = args.record.as_ref().map(|_| Arc::new(AccessLog::default()));
+    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref(), log.clone())?;
+    let prefetched = layers.clone();
     if !args.no_prefetch {
         runtime.spawn(async move {
-            for layer in layers {
+            for layer in prefetched {
                 layer.prefetch(0).await;
             }
         });
     }
-    Ok(mounted)
+    let record = match (&args.record, log) {
+        (Some(path), Some(log)) => {
+            let path = std::path::absolute(path)?;
+            let merged = !mounted.is_stack();
+            let manifest = manifest.unwrap_or_else(|| Digest::of(b""));
+            Some(Record { path, log, manifest, layers, merged })
+        }
+        _ => None,
+    };
+    Ok((mounted, record))
 }
 
 /// Tells the parent that the mount is there and lets go of its terminal. What there is to say from
@@ -95,7 +138,7 @@ fn detach(global: &Global) -> Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted) -> Result<()> {
+fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted, record: Option<Record>) -> Result<()> {
     let unmounter = mounted.unmounter();
     let _inside = runtime.enter();
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
@@ -106,7 +149,11 @@ fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted) -> Result<()> {
         let any =
             futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv())));
         any.await;
-        let done = tokio::task::spawn_blocking(move || unmounter.unmount()).await;
+        let work = move || {
+            unmounter.unmount()?;
+            record.map_or(Ok(()), |record| record.write())
+        };
+        let done = tokio::task::spawn_blocking(work).await;
         match done {
             Ok(Ok(())) => std::process::exit(0),
             Ok(Err(error)) => eprintln!("lazystar: {error:#}"),

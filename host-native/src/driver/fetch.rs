@@ -8,18 +8,25 @@ use lazystar_core::fetch::{FetchFailure, FetchRequest, Priority};
 use tokio::time::{sleep, timeout};
 
 use super::LazyLayer;
+use crate::lock::lock;
 use crate::registry::Urgency;
 use crate::source::FetchError;
 
 /// The pause before hosts that are away are asked again for a reader that waits; it doubles three
 /// times.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(250);
+/// Who reads again at once what just failed at its deadline is the kernel, for the same reader.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long it waits then.
+const ONCE_MORE: Duration = Duration::from_millis(500);
 
 /// How far a request has come.
 struct Transfer {
     at: u64,
     /// When bytes last came.
     progress: Instant,
+    /// How long none may come.
+    deadline: Duration,
 }
 
 impl LazyLayer {
@@ -30,6 +37,8 @@ impl LazyLayer {
         request: FetchRequest,
         urgency: &Urgency,
     ) -> Result<(), FetchError> {
+        let outage = self.blob.outage();
+        let asked = Instant::now();
         let _permit = match request.priority {
             Priority::Demand => self.demand.acquire().await,
             Priority::Prefetch => tokio::select! {
@@ -37,18 +46,25 @@ impl LazyLayer {
                 () = urgency.raised() => self.demand.acquire().await,
             },
         };
-        let mut transfer = Transfer { at: request.range.start, progress: Instant::now() };
+        let mut transfer = Transfer {
+            at: request.range.start,
+            // Who waited for others that got nothing has waited as they have.
+            progress: asked.max(*lock(&self.progress)),
+            deadline: if self.failed_just_now(&request) { ONCE_MORE } else { outage.deadline },
+        };
         let mut failures = 0;
         loop {
             let error = match self.transfer(&request, urgency, &mut transfer).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let outage = self.blob.outage();
-            let left = outage.deadline.saturating_sub(transfer.progress.elapsed());
+            let left = transfer.deadline.saturating_sub(transfer.progress.elapsed());
             let changed = matches!(error, FetchError::Changed { .. });
             let waits = (outage.wait || changed) && urgency.is_urgent() && !left.is_zero();
             if !waits || !error.is_transient() {
+                if left.is_zero() && urgency.is_urgent() {
+                    *lock(&self.failed) = Some((request.range, Instant::now()));
+                }
                 return Err(error);
             }
             if failures == 0 {
@@ -87,6 +103,7 @@ impl LazyLayer {
             self.turn(|engine| engine.layer.handle_fetched(request.id, at, &piece));
             transfer.at += piece.len() as u64;
             transfer.progress = Instant::now();
+            *lock(&self.progress) = transfer.progress;
         }
         self.link.observe(answered - asked, answered.elapsed(), length);
         Ok(())
@@ -98,7 +115,7 @@ impl LazyLayer {
         transfer: &Transfer,
         step: impl Future<Output = T>,
     ) -> Result<T, FetchError> {
-        let deadline = self.blob.outage().deadline;
+        let deadline = transfer.deadline;
         let left = deadline.saturating_sub(transfer.progress.elapsed());
         let mut step = std::pin::pin!(step);
         match timeout(left, &mut step).await {
@@ -107,6 +124,16 @@ impl LazyLayer {
             Err(_) if self.blob.comes_whole() => Ok(step.await),
             Err(_) => Err(FetchError::Timeout { origin: self.blob.name(), after: deadline }),
         }
+    }
+
+    /// Whether a part of what is wanted has just failed at its deadline.
+    fn failed_just_now(&self, request: &FetchRequest) -> bool {
+        lock(&self.failed)
+            .take_if(|(range, at)| {
+                let overlaps = range.start < request.range.end && request.range.start < range.end;
+                overlaps && at.elapsed() < AGAIN
+            })
+            .is_some()
     }
 
     /// Takes all of a blob into the cache that comes as a whole, since it is coming anyway.

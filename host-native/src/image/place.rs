@@ -8,6 +8,7 @@ use lazystar_core::Digest;
 use reqwest::Method;
 use tokio::time::timeout;
 
+use super::archive::Archive;
 use super::store::Store;
 use super::{ImageError, OpenOptions, layout};
 use crate::oci::{
@@ -30,6 +31,7 @@ const KNOWN_TAG_ATTEMPTS: u32 = 2;
 pub(super) enum Place {
     Registry { repository: Repository, reference: RegistryRef, store: Store },
     Layout { dir: PathBuf, tag: Option<String> },
+    Archive(Archive),
     File { path: PathBuf },
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Found {
 }
 
 impl Place {
-    pub(super) fn of(reference: &ImageRef, options: &OpenOptions) -> Result<Self, FetchError> {
+    pub(super) fn of(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
         Ok(match reference {
             ImageRef::Registry(reference) => Self::Registry {
                 repository: Repository::new(&options.client, reference, options.plain_http)?,
@@ -49,7 +51,29 @@ impl Place {
                 store: Store::new(options.manifests.as_deref()),
             },
             ImageRef::OciLayout { dir, tag } => Self::Layout { dir: dir.clone(), tag: tag.clone() },
+            ImageRef::DockerArchive { path, name } => {
+                Self::Archive(Archive::open(path, name.as_deref())?)
+            }
             ImageRef::File(path) => Self::File { path: path.clone() },
+        })
+    }
+
+    /// What the reference names: its digest, its bytes, and its type as far as its source tells. Of
+    /// several images with one tag in a layout, that for `platform`.
+    pub(super) async fn top(
+        &self,
+        platform: &Platform,
+    ) -> Result<(Digest, Bytes, String), ImageError> {
+        Ok(match self {
+            Self::Registry { repository, reference, store } => {
+                top(repository, reference, store).await?
+            }
+            Self::Layout { dir, tag } => {
+                let entry = layout::entry(dir, tag.as_deref(), platform).await?;
+                (entry.digest, self.manifest(&entry).await?, entry.media_type)
+            }
+            Self::Archive(archive) => archive.top(),
+            Self::File { path } => return Err(layout::fail(path, "it is a file")),
         })
     }
 
@@ -60,16 +84,7 @@ impl Place {
         platform: &Platform,
         wanted: Option<Digest>,
     ) -> Result<Found, ImageError> {
-        let (mut digest, mut bytes, mut media_type) = match self {
-            Self::Registry { repository, reference, store } => {
-                top(repository, reference, store).await?
-            }
-            Self::Layout { dir, tag } => {
-                let entry = layout::entry(dir, tag.as_deref(), platform).await?;
-                (entry.digest, self.manifest(&entry).await?, entry.media_type)
-            }
-            Self::File { path } => return Err(layout::fail(path, "it is a file")),
-        };
+        let (mut digest, mut bytes, mut media_type) = self.top(platform).await?;
         let mut documents = Vec::new();
         for _ in 0..MAX_INDEXES {
             let document = Document::parse(&bytes, &media_type)?;
@@ -117,13 +132,14 @@ impl Place {
     }
 
     /// The manifest or index that `descriptor` points at.
-    async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, ImageError> {
+    pub(super) async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, ImageError> {
         check_size("manifest", descriptor.size, MAX_MANIFEST)?;
         match self {
             Self::Registry { repository, store, .. } => {
                 by_digest(repository, descriptor.digest, store).await
             }
             Self::Layout { dir, .. } => layout::document(dir, "manifest", descriptor).await,
+            Self::Archive(archive) => archive.document("manifest", descriptor).await,
             Self::File { path } => Err(layout::fail(path, "it is a file")),
         }
     }
@@ -143,6 +159,7 @@ impl Place {
                 Ok(bytes)
             }
             Self::Layout { dir, .. } => layout::document(dir, what, descriptor).await,
+            Self::Archive(archive) => archive.document(what, descriptor).await,
             Self::File { path } => Err(layout::fail(path, "it is a file")),
         }
     }
@@ -152,6 +169,7 @@ impl Place {
         match self {
             Self::Registry { repository, .. } => Ok(Blob::registry(repository, descriptor)),
             Self::Layout { dir, .. } => layout::blob(dir, descriptor),
+            Self::Archive(archive) => archive.blob(descriptor),
             Self::File { path } => Ok(Blob::file(path)?),
         }
     }

@@ -11,9 +11,9 @@ use crate::oci::check_digest;
 use crate::reference::ImageRef;
 
 /// What is appended to the tag of an image to name its TOC image.
-const SUFFIX: &str = "-esgztoc";
+pub(crate) const SUFFIX: &str = "-esgztoc";
 /// Names the layer that a TOC describes.
-const LAYER: &str = "containerd.io/snapshot/stargz/layer.digest";
+pub(crate) const LAYER: &str = "containerd.io/snapshot/stargz/layer.digest";
 /// The only file in the blob of a TOC.
 const FILE: &str = "stargz.index.json";
 /// Largest compressed TOC. They shrink about tenfold.
@@ -33,11 +33,21 @@ impl TocImage {
     /// # Errors
     /// If `reference` has no tag, or there is no such image.
     pub async fn open(reference: &ImageRef, options: &OpenOptions) -> Result<Self, ImageError> {
+        let reference = Self::reference(reference)?;
+        // Its configuration says nothing, and its layers are of all platforms.
+        Ok(Self { layers: Image::open(&reference, options).await?.layers })
+    }
+
+    /// The name of the TOC image of the image that `reference` names.
+    ///
+    /// # Errors
+    /// If `reference` has no tag.
+    pub fn reference(reference: &ImageRef) -> Result<ImageRef, ImageError> {
         let untagged = || ImageError::ExternalToc {
             of: reference.to_string(),
             why: "it is found by the tag of the image, so name the image by tag".to_owned(),
         };
-        let reference = match reference {
+        Ok(match reference {
             ImageRef::Registry(image) => {
                 let tag = image.tag().ok_or_else(untagged)?;
                 ImageRef::Registry(image.with_tag(&format!("{tag}{SUFFIX}"))?)
@@ -46,9 +56,7 @@ impl TocImage {
                 ImageRef::OciLayout { dir: dir.clone(), tag: Some(format!("{tag}{SUFFIX}")) }
             }
             _ => return Err(untagged()),
-        };
-        // Its configuration says nothing, and its layers are of all platforms.
-        Ok(Self { layers: Image::open(&reference, options).await?.layers })
+        })
     }
 
     /// The TOC of the layer whose blob has digest `layer`.

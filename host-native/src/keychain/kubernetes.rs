@@ -3,6 +3,7 @@
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,11 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::process::Command;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::docker::AuthFile;
 use super::{Credential, helper};
+use crate::lock::lock;
 use crate::registry::{Pem, TransportSettings, client_builder};
 
 /// How long secrets are used before the cluster is asked again.
@@ -35,12 +36,9 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// A cluster and what it had when it was last asked.
 pub struct Kubernetes {
     config: Option<PathBuf>,
-    known: Mutex<Option<Known>>,
-}
-
-struct Known {
-    asked: Instant,
-    secrets: Vec<AuthFile>,
+    secrets: Mutex<Option<Arc<[AuthFile]>>>,
+    /// When it was asked; taken by who asks.
+    asked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// Where a cluster is, and what it is shown.
@@ -56,26 +54,37 @@ impl Kubernetes {
     /// cluster that this process is in. Asks for nothing.
     #[must_use]
     pub fn new(config: Option<PathBuf>) -> Self {
-        Self { config, known: Mutex::new(None) }
+        Self { config, secrets: Mutex::default(), asked: tokio::sync::Mutex::default() }
     }
 
     /// The credentials for `repository` of `host` in all secrets, in the order of the cluster.
     pub(super) async fn credentials(&self, host: &str, repository: &str) -> Vec<Credential> {
-        let mut known = self.known.lock().await;
-        if known.as_ref().is_none_or(|known| known.asked.elapsed() > KEPT) {
-            match tokio::time::timeout(PATIENCE + PROGRAM_PATIENCE, self.secrets()).await {
-                Ok(Ok(secrets)) => *known = Some(Known { asked: Instant::now(), secrets }),
-                Ok(Err(why)) => {
-                    tracing::warn!("cannot get the pull secrets of the cluster: {why}");
-                }
-                Err(_) => tracing::warn!("the cluster does not answer; going on without it"),
-            }
-        }
+        self.refresh().await;
+        let secrets = lock(&self.secrets).clone();
         let mut found = Vec::new();
-        for secret in known.iter().flat_map(|known| &known.secrets) {
+        for secret in secrets.iter().flat_map(|secrets| &**secrets) {
             found.extend(secret.credentials(host, repository).await);
         }
         found
+    }
+
+    /// Asks the cluster, unless that was done just now. Nobody waits for another one who asks and
+    /// knows secrets from before.
+    async fn refresh(&self) {
+        let mut asked = match self.asked.try_lock() {
+            Ok(asked) => asked,
+            Err(_) if lock(&self.secrets).is_some() => return,
+            Err(_) => self.asked.lock().await,
+        };
+        if asked.is_some_and(|at| at.elapsed() < KEPT) {
+            return;
+        }
+        match tokio::time::timeout(PATIENCE + PROGRAM_PATIENCE, self.secrets()).await {
+            Ok(Ok(secrets)) => *lock(&self.secrets) = Some(secrets.into()),
+            Ok(Err(why)) => tracing::warn!("cannot get the pull secrets of the cluster: {why}"),
+            Err(_) => tracing::warn!("the cluster does not answer; going on without it"),
+        }
+        *asked = Some(Instant::now());
     }
 
     async fn secrets(&self) -> Result<Vec<AuthFile>, String> {
@@ -272,9 +281,8 @@ impl Cluster {
         match config.map(Path::to_owned).or_else(usual) {
             Some(file) => {
                 let what = |why| format!("{}: {why}", file.display());
-                let text = read(&file).map_err(what)?;
-                let dir = file.parent().unwrap_or(Path::new("/"));
-                let what = |why| format!("{}: {why}", file.display());
+                let text = read(&file).map_err(&what)?;
+                let dir = file.parent().unwrap_or_else(|| Path::new("/"));
                 Self::configured(&text, dir).await.map_err(what)
             }
             None => Self::around(Path::new(SERVICE_ACCOUNT)),

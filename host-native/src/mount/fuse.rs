@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -17,6 +18,7 @@ use fuser::{
 use lazystar_core::toc::{Attr, Kind};
 
 use super::access::AccessLog;
+use super::answer::Answer;
 use super::shown::Shown;
 
 /// How long the kernel may keep what it was told; ten years stand for ever.
@@ -32,7 +34,7 @@ const MAX_BACKGROUND: u16 = 128;
 pub struct ImageFs<T> {
     tree: T,
     may_have_xattrs: bool,
-    access: Option<AccessLog>,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl<T: Shown> ImageFs<T> {
@@ -45,8 +47,8 @@ impl<T: Shown> ImageFs<T> {
 
     /// The same, with the first read of each file logged.
     #[must_use]
-    pub fn with_access_log(self) -> Self {
-        Self { access: Some(AccessLog::default()), ..self }
+    pub fn with_access_log(self, log: Arc<AccessLog>) -> Self {
+        Self { access: Some(log), ..self }
     }
 
     fn name(&self, inode: u64, parent: u64, name: &[u8]) {
@@ -143,7 +145,7 @@ impl<T: Shown> Filesystem for ImageFs<T> {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -152,8 +154,8 @@ impl<T: Shown> Filesystem for ImageFs<T> {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.access.iter().for_each(|log| log.read(inode.0));
-        self.tree.read(inode.0, offset, size, reply);
+        self.access.iter().for_each(|log| log.read(inode.0, offset, size));
+        self.tree.read(inode.0, offset, size, Answer::new(reply, request.pid()));
     }
 
     fn readdir(

@@ -2,9 +2,11 @@
 
 use std::fmt::Debug;
 
-use fuser::{Errno, ReplyData};
+use fuser::Errno;
 use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, NodeId};
+
+use super::answer::Answer;
 
 /// The inode number of the top directory.
 pub const ROOT: u64 = 1;
@@ -63,7 +65,7 @@ pub trait Shown: Debug + Send + Sync + 'static {
     fn totals(&self) -> (u64, u64);
 
     /// Answers a read of at most `size` bytes of a file from `offset`, now or later.
-    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData);
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: Answer);
 }
 
 /// The inode number of a node: the same at every mount of an image.

@@ -8,12 +8,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use fuser::{Errno, ReplyData};
+use fuser::Errno;
 use lazystar_core::Toc;
 use lazystar_core::fetch::Priority;
 use lazystar_core::image::{Image, ImageNode};
 use lazystar_core::toc::{Attr, Kind, NodeId};
 
+use super::answer::Answer;
 use super::shown::{OVERLAY_FAMILIES, ROOT, Shown, inode_of, split};
 use crate::driver::{LazyLayer, READ_ATTEMPTS};
 use crate::lock::lock;
@@ -109,7 +110,7 @@ impl Tree {
     }
 
     /// The layer and node behind an inode.
-    fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
+    pub(super) fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
         let (layer, node) = match self {
             Self::Stack { layers, .. } => {
                 let at = split(inode)?;
@@ -247,7 +248,7 @@ impl Shown for Tree {
         }
     }
 
-    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData) {
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: Answer) {
         let Some((layer, node)) = self.locate(inode) else {
             return reply.error(Errno::EIO);
         };
@@ -262,7 +263,7 @@ impl Shown for Tree {
 fn read(
     layer: Arc<LazyLayer>,
     flat: Range<u64>,
-    reply: ReplyData,
+    reply: Answer,
     attempts: u32,
     waiting: Option<Instant>,
 ) {
@@ -288,6 +289,7 @@ fn read(
     let Some(attempts) = attempts.checked_sub(1) else { return reply.error(Errno::EIO) };
     let reader = Arc::clone(&layer);
     let since = Some(waiting.unwrap_or_else(Instant::now));
+    let reply = reply.later();
     reader.request(flat.clone(), Priority::Demand, move |result| match result {
         Ok(()) => read(layer, flat, reply, attempts, since),
         Err(_) => reply.error(Errno::EIO),

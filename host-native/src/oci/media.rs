@@ -10,6 +10,14 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// An OCI image configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker's image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Docker's uncompressed layer.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker's layer compressed with gzip.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// Docker's layer compressed with zstd, as some tools write it.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// An uncompressed OCI layer.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layer compressed with gzip: legacy stargz and eStargz, too.
@@ -43,4 +51,33 @@ pub fn of_layer(head: &[u8]) -> &'static str {
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => OCI_LAYER_ZSTD,
         _ => OCI_LAYER,
     }
+}
+
+/// The same in Docker's terms.
+#[must_use]
+pub fn docker_of_layer(head: &[u8]) -> &'static str {
+    match of_layer(head) {
+        OCI_LAYER_GZIP => DOCKER_LAYER_GZIP,
+        OCI_LAYER_ZSTD => DOCKER_LAYER_ZSTD,
+        _ => DOCKER_LAYER,
+    }
+}
+
+/// Whether `media_type` is that of a configuration of a runnable image.
+#[must_use]
+pub fn is_config(media_type: &str) -> bool {
+    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+}
+
+/// Whether `media_type` is that of a layer which registries are not to distribute.
+#[must_use]
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
+
+/// Whether `media_type` is that of a layer: a tar, compressed or not.
+#[must_use]
+pub fn is_layer(media_type: &str) -> bool {
+    let known = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+    known.iter().any(|prefix| media_type.starts_with(prefix)) && media_type.contains(".tar")
 }

@@ -13,7 +13,8 @@ use lazystar_core::write::{Format, Options};
 use serde_json::json;
 
 use super::{
-    ImageConfig, LayerBlob, PackOptions, Packed, pack_directory, pack_tar, write_oci_layout,
+    Glob, ImageConfig, LayerBlob, PackOptions, Packed, Wanted, pack_directory, pack_tar,
+    write_oci_layout,
 };
 
 /// `lazystar pack`.
@@ -36,9 +37,19 @@ pub struct PackArgs {
     /// Compression level: 0 to 12 for gzip [default: 6], 1 to 22 for zstd [default: 3]
     #[arg(long)]
     pub level: Option<i32>,
-    /// Put this path first, to be fetched ahead; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub prioritized: Vec<String>,
+    /// Put this path, or what matches this pattern, first, to be fetched ahead; may be repeated
+    #[arg(long, value_name = "PATH", value_parser = Wanted::parse)]
+    pub prioritized: Vec<Wanted>,
+    /// Leave out what matches this pattern, as `*.pyc` or /var/cache/**; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<Glob>,
+    /// Give everything to this owner and group
+    #[arg(long, value_name = "UID:GID", value_parser = owner)]
+    pub owner: Option<(u32, u32)>,
+    /// Give everything this time, in seconds since 1970 [default: its own, but none later than
+    /// SOURCE_DATE_EPOCH of the environment]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub mtime: Option<i64>,
     /// Make an image of the layer too, in this OCI layout directory
     #[arg(long, value_name = "DIR", requires = "tag")]
     pub oci_layout: Option<PathBuf>,
@@ -111,6 +122,22 @@ pub fn run(args: &PackArgs) -> Result<()> {
     Ok(())
 }
 
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let numbers =
+        text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    numbers.ok_or_else(|| "write two numbers, as 0:0".to_owned())
+}
+
+/// What `SOURCE_DATE_EPOCH` says, if anything.
+fn epoch() -> Result<Option<i64>> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    seconds.map(Some).with_context(|| format!("{NAME} is {text:?}, which is no number of seconds"))
+}
+
 fn partial_path(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {
         bail!("{} is not a file name", output.display());
@@ -135,6 +162,10 @@ fn pack_to(args: &PackArgs, partial: &Path) -> Result<Packed> {
         layer,
         level: args.level,
         prioritised: args.prioritized.clone(),
+        excluded: args.exclude.clone(),
+        owner: args.owner,
+        mtime: args.mtime,
+        mtime_limit: epoch()?,
         spool_dir: args.output.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Into::into),
         ..PackOptions::default()
     };

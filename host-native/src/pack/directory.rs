@@ -35,10 +35,10 @@ pub fn pack_directory(
     let mut sink = Sink::new(options, out)?;
     for step in order.steps {
         match step {
-            Step::Landmark(landmark) => sink.writer.append_landmark(landmark)?,
+            Step::Landmark(landmark) => sink.append_landmark(landmark)?,
             Step::Entry(index) => {
                 let Found { path, entry, stamp } = &found[index];
-                sink.writer.append(entry.clone(), &encode_header(entry)?)?;
+                sink.append(entry.clone(), &encode_header(entry)?)?;
                 if entry.size > 0 {
                     copy(path, entry.size, stamp, &mut sink)?;
                 }
@@ -78,6 +78,9 @@ fn walk(root: &Path, options: &PackOptions) -> Result<Vec<Found>, PackError> {
     let mut first_names: HashMap<(u64, u64), String> = HashMap::new();
     let mut pending = children(root, "")?;
     while let Some((path, name)) = pending.pop() {
+        if options.excludes(&name) {
+            continue;
+        }
         let metadata = fs::symlink_metadata(&path).map_err(at_path(&path))?;
         let kind = metadata.file_type();
         let shared = metadata.nlink() > 1 && !kind.is_dir();
@@ -111,9 +114,9 @@ fn walk(root: &Path, options: &PackOptions) -> Result<Vec<Found>, PackError> {
             first_names.insert(file, entry.name.clone());
         }
         entry.mode = metadata.mode() & 0o7777;
-        (entry.uid, entry.gid) = options.owner.unwrap_or_else(|| (metadata.uid(), metadata.gid()));
-        let mtime = metadata.mtime();
-        entry.mtime = options.mtime_limit.map_or(mtime, |limit| mtime.min(limit));
+        (entry.uid, entry.gid) = (metadata.uid(), metadata.gid());
+        entry.mtime = metadata.mtime();
+        options.change(&mut entry);
         entry.xattrs = xattrs(&path)?;
         found.push(Found { path, entry, stamp: Stamp::of(&metadata) });
     }

@@ -9,11 +9,36 @@ use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 /// Reads the plain bytes of gzip members that follow each other. Zeros after the last are ignored, as
 /// tapes and some writers leave them.
 pub(crate) struct Gunzip<R> {
-    input: R,
+    input: Counted<R>,
     inflater: Box<InflateState>,
     state: State,
     crc: libdeflater::Crc,
     size: u32,
+    produced: u64,
+    /// If anybody wants to know.
+    starts: Option<Vec<(u64, u64)>>,
+}
+
+/// Input of which is known how much was taken.
+struct Counted<R> {
+    input: R,
+    taken: u64,
+}
+
+impl<R: BufRead> Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.taken += length as u64;
+        self.input.consume(length);
+    }
+
+    fn read_exact(&mut self, out: &mut [u8]) -> io::Result<()> {
+        self.taken += out.len() as u64;
+        self.input.read_exact(out)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,12 +54,25 @@ enum State {
 impl<R: BufRead> Gunzip<R> {
     pub(crate) fn new(input: R) -> Self {
         Self {
-            input,
+            input: Counted { input, taken: 0 },
             inflater: InflateState::new_boxed(DataFormat::Raw),
             state: State::Start,
             crc: libdeflater::Crc::new(),
             size: 0,
+            produced: 0,
+            starts: None,
         }
+    }
+
+    /// The same, taking note of where members begin.
+    pub(crate) fn noting_starts(input: R) -> Self {
+        Self { starts: Some(Vec::new()), ..Self::new(input) }
+    }
+
+    /// Where the members so far begin: in the input, and in what came out. Of several that begin at the
+    /// same place there, all but one are empty.
+    pub(crate) fn starts(&self) -> &[(u64, u64)] {
+        self.starts.as_deref().unwrap_or_default()
     }
 
     fn byte(&mut self) -> io::Result<u8> {
@@ -72,6 +110,10 @@ impl<R: BufRead> Gunzip<R> {
                 }
                 self.input.consume(zeros);
             }
+        }
+        if let Some(starts) = &mut self.starts {
+            starts.pop_if(|(_, produced)| *produced == self.produced);
+            starts.push((self.input.taken, self.produced));
         }
         let mut header = [0; 10];
         self.input.read_exact(&mut header)?;
@@ -131,6 +173,7 @@ impl<R: BufRead> Read for Gunzip<R> {
             let plain = &out[..result.bytes_written];
             self.crc.update(plain);
             self.size = self.size.wrapping_add(plain.len() as u32);
+            self.produced += plain.len() as u64;
             match result.status {
                 Ok(MZStatus::StreamEnd) => self.trailer()?,
                 Ok(_) => {}

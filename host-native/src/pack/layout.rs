@@ -1,17 +1,16 @@
 //! OCI image layouts (OCI image specification, "Image Layout").
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lazystar_core::Digest;
 use lazystar_core::write::Summary;
 use serde_json::{Map, Value, json};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+use crate::image::REF_NAME;
+use crate::oci::media;
 
 /// A layer whose blob is a file.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +60,132 @@ pub enum LayoutError {
     },
 }
 
+/// An OCI layout that images are written to.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    dir: PathBuf,
+    blobs: PathBuf,
+}
+
+impl Layout {
+    /// The layout at `dir`, which is made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If its directories cannot be made.
+    pub fn create(dir: &Path) -> Result<Self, LayoutError> {
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(at(&blobs))?;
+        remove_leftovers(&blobs).map_err(at(&blobs))?;
+        Ok(Self { dir: dir.to_owned(), blobs })
+    }
+
+    /// Where a blob is, or would be.
+    #[must_use]
+    pub fn blob(&self, digest: Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    /// Whether it has a blob of that size.
+    #[must_use]
+    pub fn has(&self, digest: Digest, size: u64) -> bool {
+        fs::metadata(self.blob(digest)).is_ok_and(|it| it.is_file() && it.len() == size)
+    }
+
+    /// A blob to be written whose digest is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// If there cannot be a file for it.
+    pub fn begin(&self) -> Result<NewBlob, LayoutError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.blobs.join(format!(".partial-{}-{number}", std::process::id()));
+        let file = File::create(&path).map_err(at(&path))?;
+        Ok(NewBlob { file, path, kept: false })
+    }
+
+    /// Writes a small blob.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest, LayoutError> {
+        let digest = Digest::of(bytes);
+        write(&self.blob(digest), bytes).map(|()| digest)
+    }
+
+    /// Puts what `descriptor` points at under `tag`. Other images stay, one with this tag loses it.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or written.
+    pub fn tag(&self, mut descriptor: Value, tag: &str) -> Result<(), LayoutError> {
+        // Whoever writes to it at the same time waits: the index is read, changed and written.
+        let lock = File::open(&self.dir).and_then(|dir| dir.lock().map(|()| dir));
+        let _lock = lock.map_err(at(&self.dir))?;
+        descriptor["annotations"][REF_NAME] = tag.into();
+        write(&self.dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        add_to_index(&self.dir.join("index.json"), descriptor, tag)
+    }
+}
+
+/// Removes what processes left that were killed while they wrote blobs.
+fn remove_leftovers(blobs: &Path) -> io::Result<()> {
+    for file in fs::read_dir(blobs)? {
+        let file = file?;
+        let name = file.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(".partial-"));
+        let process = process.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A blob that is being written to a layout. What is not [kept](Self::keep) is removed.
+#[derive(Debug)]
+pub struct NewBlob {
+    file: File,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl NewBlob {
+    /// Gives it its place in the layout.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be moved there.
+    pub fn keep(mut self, layout: &Layout, digest: Digest) -> Result<(), LayoutError> {
+        // Without it, a machine that stops could leave a name without content.
+        self.file.sync_data().map_err(at(&self.path))?;
+        fs::rename(&self.path, layout.blob(digest)).map_err(at(&self.path))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Write for NewBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewBlob {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What is there of it is of no use.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Writes an image of `layers` (lowest first) to the OCI layout at `dir` and tags it. The layout is
 /// created if there is none; other images in it stay, an image with this tag loses the tag. Gives the
 /// manifest's digest.
@@ -74,44 +199,35 @@ pub fn write_oci_layout(
     config: &ImageConfig,
     tag: &str,
 ) -> Result<Digest, LayoutError> {
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(at(&blobs))?;
+    let layout = Layout::create(dir)?;
     for LayerBlob { path, summary } in layers {
-        let blob = blobs.join(summary.blob_digest.hex());
-        if !blob.exists() {
-            let partial = partial(&blob);
-            fs::copy(path, &partial).map_err(at(path))?;
-            fs::rename(&partial, &blob).map_err(at(&blob))?;
+        if !layout.has(summary.blob_digest, summary.blob_size) {
+            let mut blob = layout.begin()?;
+            let copied = File::open(path).and_then(|mut file| io::copy(&mut file, &mut blob));
+            copied.map_err(at(path))?;
+            blob.keep(&layout, summary.blob_digest)?;
         }
     }
-    let put = |bytes: &[u8]| {
-        let digest = Digest::of(bytes);
-        write(&blobs.join(digest.hex()), bytes).map(|()| digest)
-    };
-
     let config = image_config(layers, config).to_string();
-    let config_digest = put(config.as_bytes())?;
+    let config_digest = layout.put(config.as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
+        "mediaType": media::OCI_MANIFEST,
         "config": {
-            "mediaType": CONFIG,
+            "mediaType": media::OCI_CONFIG,
             "digest": config_digest.to_string(),
             "size": config.len(),
         },
         "layers": layers.iter().map(|layer| layer_descriptor(layer.summary)).collect::<Vec<_>>(),
     })
     .to_string();
-    let digest = put(manifest.as_bytes())?;
+    let digest = layout.put(manifest.as_bytes())?;
     let descriptor = json!({
-        "mediaType": MANIFEST,
+        "mediaType": media::OCI_MANIFEST,
         "digest": digest.to_string(),
         "size": manifest.len(),
-        "annotations": { REF_NAME: tag },
     });
-
-    write(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    add_to_index(&dir.join("index.json"), descriptor, tag)?;
+    layout.tag(descriptor, tag)?;
     Ok(digest)
 }
 
@@ -186,7 +302,8 @@ fn add_to_index(path: &Path, descriptor: Value, tag: &str) -> Result<(), LayoutE
     };
     manifests.retain(|manifest| manifest["annotations"][REF_NAME] != tag);
     manifests.push(descriptor);
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": media::OCI_INDEX, "manifests": manifests });
     write(path, index.to_string().as_bytes())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 
-use lazystar_core::tar::{Entry, Event, Parser};
+use lazystar_core::tar::{Entry, Event, Parser, encode_header};
 use lazystar_core::write::{Landmark, Step};
 
 use super::gunzip::Gunzip;
@@ -24,17 +24,17 @@ pub fn pack_tar(
     out: impl Write,
 ) -> Result<Packed, PackError> {
     let reader = decompress(reader).map_err(PackError::Read)?;
-    if options.prioritised.is_empty() {
-        return stream(reader, options, out);
+    let keeps_order = options.prioritised.is_empty();
+    if options.layer.lossless
+        && (!keeps_order || options.changes_entries() || !options.excluded.is_empty())
+    {
+        return Err(PackError::Lossless);
     }
-    if options.layer.lossless {
-        return Err(PackError::LosslessOrder);
-    }
-    sorted(reader, options, out)
+    if keeps_order { stream(reader, options, out) } else { sorted(reader, options, out) }
 }
 
 /// Finds out how the input is compressed.
-fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut magic = Vec::new();
     reader.by_ref().take(4).read_to_end(&mut magic)?;
     let gzip = magic.starts_with(&[0x1f, 0x8b, 8]);
@@ -54,13 +54,15 @@ fn is_skippable_frame(magic: &[u8]) -> bool {
     magic.len() == 4 && magic[0] & 0xf0 == 0x50 && magic[1..] == [0x2a, 0x4d, 0x18]
 }
 
-/// Calls `handle` with every event of the tar.
+/// Calls `handle` with every event of the tar that is left when the options are applied.
 fn for_each_event(
     reader: impl Read,
+    options: &PackOptions,
     mut handle: impl FnMut(Event<'_>) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
     let mut reader = BufReader::with_capacity(INPUT_PIECE, reader);
     let mut parser = Parser::new();
+    let mut excluded = false;
     loop {
         let mut piece = match reader.fill_buf() {
             Ok([]) => break,
@@ -70,7 +72,21 @@ fn for_each_event(
         };
         let length = piece.len();
         while let Some(event) = parser.next(&mut piece)? {
-            handle(event)?;
+            match event {
+                Event::Entry { mut entry, mut header } => {
+                    excluded = options.excludes(&entry.name);
+                    if excluded {
+                        continue;
+                    }
+                    if options.changes_entries() {
+                        options.change(&mut entry);
+                        header = encode_header(&entry)?;
+                    }
+                    handle(Event::Entry { entry, header })?;
+                }
+                Event::Data(_) | Event::Padding(_) if excluded => {}
+                event => handle(event)?,
+            }
         }
         reader.consume(length);
     }
@@ -80,16 +96,13 @@ fn for_each_event(
 fn stream(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let mut sink = Sink::new(options, out)?;
     if !options.layer.lossless {
-        sink.writer.append_landmark(Landmark::NoPrefetch)?;
+        sink.append_landmark(Landmark::NoPrefetch)?;
     }
-    for_each_event(reader, |event| match event {
-        Event::Entry { entry, header } => {
-            sink.writer.append(entry, &header)?;
-            Ok(())
-        }
+    for_each_event(reader, options, |event| match event {
+        Event::Entry { entry, header } => sink.append(entry, &header),
         Event::Data(bytes) => sink.data(bytes),
-        Event::Padding(bytes) | Event::Trailer(bytes) => Ok(sink.writer.verbatim(bytes)?),
-        Event::Global(bytes) => Ok(sink.writer.verbatim(&bytes)?),
+        Event::Padding(bytes) | Event::Trailer(bytes) => sink.verbatim(bytes),
+        Event::Global(bytes) => sink.verbatim(&bytes),
     })?;
     sink.finish(Vec::new())
 }
@@ -104,7 +117,7 @@ struct Spooled {
 fn sorted(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<Packed, PackError> {
     let mut spool = Spool::create(options.spool_dir.as_deref())?;
     let mut entries = Vec::new();
-    for_each_event(reader, |event| {
+    for_each_event(reader, options, |event| {
         let header = spool.len();
         match event {
             Event::Entry { entry, header: bytes } => {
@@ -123,7 +136,7 @@ fn sorted(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<P
     for step in order.steps {
         let index = match step {
             Step::Landmark(landmark) => {
-                sink.writer.append_landmark(landmark)?;
+                sink.append_landmark(landmark)?;
                 continue;
             }
             Step::Entry(index) => index,
@@ -131,7 +144,7 @@ fn sorted(reader: impl Read, options: &PackOptions, out: impl Write) -> Result<P
         let Spooled { entry, header, header_len } = &entries[index];
         let mut header_bytes = vec![0; *header_len];
         spool.read_exact_at(&mut header_bytes, *header)?;
-        sink.writer.append(entry.clone(), &header_bytes)?;
+        sink.append(entry.clone(), &header_bytes)?;
         let mut at = header + *header_len as u64;
         let end = at + entry.size;
         while at < end {

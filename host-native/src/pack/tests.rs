@@ -217,7 +217,7 @@ fn missing_paths() {
     assert_eq!(toc_names(&packed.toc_json)[0], ".no.prefetch.landmark");
     options.layer.lossless = true;
     let refused = pack_tar(io::empty(), &options, io::sink()).unwrap_err();
-    assert!(matches!(refused, PackError::LosslessOrder));
+    assert!(matches!(refused, PackError::Lossless));
 }
 
 #[test]

@@ -127,7 +127,28 @@ fn take_value(text: &str) -> Result<(String, &str), Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_challenge_is_read_or_refused(
+            headers in prop::collection::vec("(Bearer|basic|Negotiate)?[ ,]*((realm|service|scope|x)[ ]*=[ ]*(\"[a-z:\\\\,]*\"?|[a-z/]*)[, ]*){0,4}|.{0,40}", 0..3),
+        ) {
+            let chosen = Challenge::choose(headers.iter().map(String::as_str));
+            if let Ok(Some(Challenge::Bearer { realm, .. })) = chosen {
+                prop_assert!(headers.iter().any(|header| header.to_ascii_lowercase().contains("realm")), "{realm}");
+            }
+        }
+
+        #[test]
+        fn any_quoted_challenge_is_read_as_written(realm in "[ -~]{1,30}", service in "[ -~]{0,30}") {
+            let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let header = format!("Bearer realm=\"{}\", service=\"{}\"", quoted(&realm), quoted(&service));
+            prop_assert_eq!(Challenge::choose([&*header]), bearer(&realm, Some(&service), None));
+        }
+    }
 
     fn bearer(
         realm: &str,

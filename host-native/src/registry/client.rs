@@ -241,7 +241,7 @@ impl Client {
             }
             Ok(Err(error)) if error.is_timeout() => {
                 let after = call.transport.dial_timeout();
-                let after = after.unwrap_or(self.options().connect_timeout);
+                let after = after.unwrap_or_else(|| self.options().connect_timeout);
                 Err(FetchError::Timeout { origin, after })
             }
             Ok(Err(error)) => Err(FetchError::Unreachable { origin, cause: cause_of(error) }),

@@ -40,11 +40,12 @@ impl Connections {
         // Nobody is a proxy to this machine.
         let builder = || if near { self.builder().no_proxy() } else { self.builder() };
         let build = |builder: ClientBuilder| builder.build().map_err(cause_of);
-        let client = transport.client(builder).unwrap_or_else(|| match (url.scheme(), near) {
-            ("http", true) => self.loopback.get_or_init(|| build(builder().tls_certs_only([]))),
-            ("http", false) => self.plain.get_or_init(|| build(builder().tls_certs_only([]))),
-            _ => self.tls.get_or_init(|| build(self.builder())),
-        });
+        let client =
+            transport.client(near, builder).unwrap_or_else(|| match (url.scheme(), near) {
+                ("http", true) => self.loopback.get_or_init(|| build(builder().tls_certs_only([]))),
+                ("http", false) => self.plain.get_or_init(|| build(builder().tls_certs_only([]))),
+                _ => self.tls.get_or_init(|| build(self.builder())),
+            });
         client.clone().map_err(|cause| FetchError::Unreachable {
             origin: origin_of(url),
             cause: format!(

@@ -70,6 +70,9 @@ pub(super) fn load(dir: &Path) -> io::Result<Listed> {
         Ok(open) => {
             let mut text = String::new();
             open.take(MAX_FILE + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > MAX_FILE {
+                return Err(io::Error::other("hosts.toml is larger than 1 MiB"));
+            }
             text
         }
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
@@ -330,7 +333,41 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Lines of files, good and bad.
+    fn line() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("[host.\"https://a.example\"]".to_owned()),
+            Just("[host.\"http://[::1]:5000/x/../v2\".header]".to_owned()),
+            "\\[host\\.\"[a-z:/.@?\\[\\]0-9]{0,20}\"\\]",
+            "(server|proxy|dial_timeout) = \"[a-z:/.@0-9]{0,20}\"",
+            "(ca|client|capabilities|x-one) = (\\[(\"pull\"|\\[\"a\", \"b\"\\])?\\]|\"pull\"|3|true)",
+            "(skip_verify|override_path) = (true|false|1)",
+            ".{0,20}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_or_refused(lines in prop::collection::vec(line(), 0..8)) {
+            let text = lines.join("\n");
+            if let Ok(entries) = parse(&text, Path::new("/nowhere")) {
+                prop_assert!(!entries.is_empty());
+                for Address { host, path, .. } in entries.iter().filter_map(|it| it.address.as_ref()) {
+                    prop_assert!(path.is_empty() || path.starts_with('/') && !path.ends_with('/'));
+                    prop_assert!(!host.is_empty() && !host.contains(['/', '@']), "{host:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn any_duration_is_read_or_refused(text in "[0-9.]{0,5}(ms|s|m|h|ns)?[0-9.]{0,4}(ms|s)?|.{0,9}") {
+            let _ = duration(&text);
+        }
+    }
 
     #[test]
     fn durations_are_those_of_go() {

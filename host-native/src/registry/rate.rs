@@ -103,11 +103,9 @@ impl Rates {
         loop {
             let now = Instant::now();
             let urgent = urgency.is_urgent();
-            let wait = match lock(&bucket).take(now, urgent) {
-                None => return true,
-                Some(wait) => wait,
-            };
-            if now + if urgent { wait } else { Duration::ZERO } > deadline {
+            let Some(wait) = lock(&bucket).take(now, urgent) else { return true };
+            let earliest = if urgent { now + wait } else { now };
+            if earliest > deadline {
                 return false;
             }
             if urgent && waiting.is_none() {

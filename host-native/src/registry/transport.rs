@@ -40,7 +40,10 @@ pub(crate) struct Transport(Option<Arc<Own>>);
 
 struct Own {
     settings: TransportSettings,
-    client: OnceLock<Result<reqwest::Client, String>>,
+    /// To this machine.
+    near: OnceLock<Result<reqwest::Client, String>>,
+    /// To all others.
+    far: OnceLock<Result<reqwest::Client, String>>,
 }
 
 impl Pem {
@@ -119,17 +122,19 @@ impl TransportSettings {
 impl Transport {
     pub(super) fn new(settings: TransportSettings) -> Self {
         let own = settings != TransportSettings::default();
-        Self(own.then(|| Arc::new(Own { settings, client: OnceLock::new() })))
+        Self(own.then(|| Arc::new(Own { settings, near: OnceLock::new(), far: OnceLock::new() })))
     }
 
     /// The connections of the host's own, made from `builder` when they are first needed; `None` if
-    /// it has none.
+    /// it has none. Those to this machine are others than those elsewhere.
     pub(super) fn client(
         &self,
+        near: bool,
         builder: impl FnOnce() -> ClientBuilder,
     ) -> Option<&Result<reqwest::Client, String>> {
         let own = self.0.as_ref()?;
-        Some(own.client.get_or_init(|| {
+        let client = if near { &own.near } else { &own.far };
+        Some(client.get_or_init(|| {
             let builder = own.settings.apply(builder())?;
             builder.build().map_err(super::cause_of)
         }))

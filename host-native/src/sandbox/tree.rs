@@ -1,27 +1,25 @@
 //! An image in a sandbox, as a mount shows it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use fuser::{Errno, ReplyData};
+use fuser::Errno;
 use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, NodeId};
 use lazystar_plugin::overlay::{Located, Location};
-use lazystar_plugin::types::ErrorCode;
+use lazystar_plugin::types::{EntryKind, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 
 use super::SandboxedImage;
+use super::recent::Recent;
+use super::window::{Window, Windows};
 use crate::lock::lock;
+use crate::mount::answer::Answer;
 use crate::mount::shown::{OVERLAY_FAMILIES, ROOT, Shown, inode_of, split};
 
-/// How much of a file is read at once: a chunk, where an image does not have chunks of another size.
-const WINDOW: u64 = 4 << 20;
-/// Windows that are kept for those who read on in them.
-const WINDOWS: usize = 16;
 /// Directories whose names are kept.
-const LISTINGS: usize = 64;
+const LISTINGS: u64 = 64;
 
 /// The merged tree of an image.
 pub struct SandboxedTree {
@@ -29,16 +27,14 @@ pub struct SandboxedTree {
     root: ImageNode,
     totals: (u64, u64),
     listings: Mutex<Recent<u64, Arc<Listing>>>,
-    /// Of directories.
+    /// The directory that an inode is in.
     parents: Mutex<HashMap<u64, u64>>,
-    windows: Windows,
+    windows: Arc<Windows>,
     runtime: Handle,
 }
 
-/// Names in a directory and their inodes, sorted by their bytes.
-type Listing = Vec<(String, u64)>;
-/// Content of files from an inode and an offset on, read or being read.
-type Windows = Arc<Mutex<Recent<(u64, u64), Arc<OnceCell<Vec<u8>>>>>>;
+/// What is in a directory, sorted by the bytes of the names.
+type Listing = Vec<(String, Located)>;
 
 impl SandboxedTree {
     /// The tree of an image, whose blocking calls are made on `runtime`.
@@ -56,7 +52,7 @@ impl SandboxedTree {
             totals: (bytes, files),
             listings: Mutex::new(Recent::new(LISTINGS)),
             parents: Mutex::default(),
-            windows: Arc::new(Mutex::new(Recent::new(WINDOWS))),
+            windows: Arc::default(),
             runtime,
         })
     }
@@ -77,11 +73,21 @@ impl SandboxedTree {
             return Ok(known);
         }
         let entries = self.image.children(&self.located(dir)?).map_err(errno)?;
-        let entries = entries.into_iter().map(|entry| (entry.name, self.inode(&entry.target)));
+        let entries = entries.into_iter().map(|entry| (entry.name, entry.target));
         let listing = Arc::new(entries.collect::<Vec<_>>());
-        lock(&self.parents).extend(listing.iter().map(|(_, inode)| (*inode, dir)));
-        lock(&self.listings).put(dir, Arc::clone(&listing));
+        let parents = listing.iter().map(|(_, target)| (self.inode(target), dir));
+        lock(&self.parents).extend(parents);
+        lock(&self.listings).put(dir, Arc::clone(&listing), 1);
         Ok(listing)
+    }
+
+    /// The regular files that come after a file in its directory, itself the first.
+    fn following(&self, inode: u64, file: Located) -> Vec<Located> {
+        let dir = lock(&self.parents).get(&inode).copied();
+        let listing = dir.and_then(|dir| self.listing(dir).ok()).unwrap_or_default();
+        let here = listing.iter().skip_while(|(_, it)| self.inode(it) != inode).skip(1);
+        let files = here.filter(|(_, it)| matches!(it.entry.kind, EntryKind::Regular));
+        [file].into_iter().chain(files.map(|(_, it)| *it)).collect()
     }
 }
 
@@ -93,7 +99,7 @@ impl Shown for SandboxedTree {
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<Option<u64>, Errno> {
         let listing = self.listing(dir)?;
         let found = listing.binary_search_by(|(known, _)| known.as_bytes().cmp(name));
-        Ok(found.ok().and_then(|at| listing.get(at)).map(|(_, inode)| *inode))
+        Ok(found.ok().and_then(|at| listing.get(at)).map(|(_, target)| self.inode(target)))
     }
 
     fn absence_lasts(&self, _dir: u64) -> bool {
@@ -106,8 +112,8 @@ impl Shown for SandboxedTree {
         skip: usize,
         mut each: impl FnMut(&[u8], u64) -> bool,
     ) -> Result<(), Errno> {
-        for (name, inode) in self.listing(dir)?.iter().skip(skip) {
-            if !each(name.as_bytes(), *inode) {
+        for (name, target) in self.listing(dir)?.iter().skip(skip) {
+            if !each(name.as_bytes(), self.inode(target)) {
                 break;
             }
         }
@@ -140,17 +146,26 @@ impl Shown for SandboxedTree {
         self.totals
     }
 
-    fn read(&self, inode: u64, offset: u64, size: u32, reply: ReplyData) {
+    fn read(&self, inode: u64, offset: u64, size: u32, reply: Answer) {
         let file = match self.located(inode) {
             Ok(file) => file,
             Err(error) => return reply.error(error),
         };
-        let (image, windows) = (Arc::clone(&self.image), Arc::clone(&self.windows));
+        let end = offset.saturating_add(u64::from(size)).min(file.entry.size);
+        let mut windows = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let window = self.windows.at(&file, at, || self.following(inode, file));
+            at = window.1;
+            windows.push(window.0);
+        }
+        let image = Arc::clone(&self.image);
+        let reply = reply.later();
         self.runtime.spawn(async move {
-            match read(&image, &windows, inode, file, offset, size).await {
+            match read(&image, &windows, &file, offset, end).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => {
-                    tracing::error!(%error, "cannot read a file");
+                    tracing::error!("cannot read a file: {error:#}");
                     reply.error(Errno::EIO);
                 }
             }
@@ -160,69 +175,16 @@ impl Shown for SandboxedTree {
 
 async fn read(
     image: &Arc<SandboxedImage>,
-    windows: &Windows,
-    inode: u64,
-    file: Located,
+    windows: &[Arc<Window>],
+    file: &Located,
     offset: u64,
-    size: u32,
+    end: u64,
 ) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let end = offset.saturating_add(u64::from(size)).min(file.entry.size);
-    let mut at = offset;
-    while at < end {
-        let start = at - at % WINDOW;
-        let length = WINDOW.min(file.entry.size - start);
-        let cell = lock(windows).get_or_put((inode, start));
-        let window = cell.get_or_try_init(|| async {
-            let image = Arc::clone(image);
-            let work = move || image.read_part(&file, start, length);
-            anyhow::Ok(tokio::task::spawn_blocking(work).await??)
-        });
-        let window = window.await?;
-        // The sandbox is not trusted to give as much as it was asked for.
-        let from = usize::try_from(at - start)?;
-        let part = window.get(from..usize::try_from((end - start).min(length))?);
-        bytes.extend(part.ok_or_else(|| anyhow::anyhow!("the engine gave too little"))?);
-        at = start + length;
+    for window in windows {
+        window.read(image, file, offset..end, &mut bytes).await?;
     }
     Ok(bytes)
-}
-
-/// What was used last; as many as there is room for.
-struct Recent<K, V> {
-    kept: VecDeque<(K, V)>,
-    most: usize,
-}
-
-impl<K: PartialEq + Copy, V: Clone> Recent<K, V> {
-    fn new(most: usize) -> Self {
-        Self { kept: VecDeque::new(), most }
-    }
-
-    fn get(&mut self, key: &K) -> Option<V> {
-        let at = self.kept.iter().position(|(known, _)| known == key)?;
-        let found = self.kept.remove(at)?;
-        self.kept.push_back(found.clone());
-        Some(found.1)
-    }
-
-    fn put(&mut self, key: K, value: V) {
-        if self.kept.len() == self.most {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((key, value));
-    }
-
-    fn get_or_put(&mut self, key: K) -> V
-    where
-        V: Default,
-    {
-        self.get(&key).unwrap_or_else(|| {
-            let new = V::default();
-            self.put(key, new.clone());
-            new
-        })
-    }
 }
 
 fn node(found: &Located) -> ImageNode {

@@ -34,7 +34,7 @@ pub(super) struct Body {
 }
 
 enum Feed {
-    Answer(Answered),
+    Answer(Box<Answered>),
     Whole(Arc<WholeBlob>),
 }
 
@@ -201,7 +201,8 @@ impl Body {
             Carried::Whole => (self.at, None),
             Carried::Part(boundary) => (0, Some((BytesMut::new(), boundary))),
         };
-        self.feed = Some(Feed::Answer(Answered { origin, endpoint, response, skip, head }));
+        let answer = Answered { origin, endpoint, response, skip, head };
+        self.feed = Some(Feed::Answer(Box::new(answer)));
         Ok(())
     }
 

@@ -100,6 +100,18 @@ pub enum FetchError {
         /// The HTTP status.
         code: u16,
     },
+    /// A registry that does not take something.
+    #[error("{origin} refuses {what} (status {status}){said}")]
+    Refused {
+        /// Who said so.
+        origin: String,
+        /// What was to be written.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// Its own words, after a colon, if it has any.
+        said: String,
+    },
     /// An answer that the protocol does not allow.
     #[error("{origin} does not follow the registry protocol: {why}; check that it is a registry")]
     Protocol {

@@ -19,6 +19,8 @@ const STEP: u64 = 512 << 10;
 pub(super) struct FileBlob {
     path: Arc<PathBuf>,
     file: Arc<File>,
+    /// Where it begins in the file.
+    start: u64,
     size: u64,
 }
 
@@ -33,7 +35,18 @@ impl FileBlob {
                 "it is not a regular file",
             )));
         }
-        Ok(Self { path: Arc::new(path.to_owned()), file: Arc::new(file), size: metadata.len() })
+        let (path, size) = (Arc::new(path.to_owned()), metadata.len());
+        Ok(Self { path, file: Arc::new(file), start: 0, size })
+    }
+
+    /// A part of the file as a blob of its own.
+    pub(super) fn part(path: &Path, part: Range<u64>) -> Result<Self, FetchError> {
+        let whole = Self::open(path)?;
+        if part.start > part.end || part.end > whole.size {
+            let (got, expected) = (whole.size, part.end);
+            return Err(FetchError::Truncated { origin: whole.name(), got, expected });
+        }
+        Ok(Self { start: part.start, size: part.end - part.start, ..whole })
     }
 
     pub(super) const fn size(&self) -> u64 {
@@ -48,9 +61,9 @@ impl FileBlob {
         Body {
             path: Arc::clone(&self.path),
             file: Arc::clone(&self.file),
-            start: range.start,
-            at: range.start,
-            end: range.end,
+            start: self.start + range.start,
+            at: self.start + range.start,
+            end: self.start + range.end,
         }
     }
 }

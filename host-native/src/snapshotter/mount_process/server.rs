@@ -135,7 +135,7 @@ impl Process {
         let _ = timeout(RESUME_PATIENCE, join_all(opening)).await;
         let mut filesystem = ImageFs::new(stack(Arc::clone(&self.shown)));
         if self.layers.logs_access() {
-            filesystem = filesystem.with_access_log();
+            filesystem = filesystem.with_access_log(Arc::default());
         }
         let device = self.device.try_clone()?;
         let start = move || -> Result<BackgroundSession> {
