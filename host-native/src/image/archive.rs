@@ -148,11 +148,11 @@ impl Reader<'_> {
                 .flatten()
                 .collect::<Vec<_>>()
         };
+        let all: Vec<_> = index.manifests.iter().flat_map(names).collect();
         if let Some(name) = name {
             index.manifests.retain(|entry| names(entry).iter().any(|known| same(known, name)));
         }
         let [entry] = &index.manifests[..] else {
-            let all: Vec<_> = index.manifests.iter().flat_map(names).collect();
             return Err(self.choose(name, &all));
         };
         let parts = files.iter().filter_map(|(path, part)| {
@@ -178,11 +178,11 @@ impl Reader<'_> {
         let mut saved: Vec<Saved> = serde_json::from_slice(saved)
             .map_err(|why| fail(self.path, format!("manifest.json: {why}")))?;
         let tags = |image: &Saved| image.repo_tags.clone().unwrap_or_default();
+        let all: Vec<_> = saved.iter().flat_map(tags).collect();
         if let Some(name) = name {
             saved.retain(|image| tags(image).iter().any(|tag| same(tag, name)));
         }
         let [image] = &saved[..] else {
-            let all: Vec<_> = saved.iter().flat_map(tags).collect();
             return Err(self.choose(name, &all));
         };
         let find = |name: &str| {

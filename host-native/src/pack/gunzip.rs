@@ -116,7 +116,12 @@ impl<R: BufRead> Gunzip<R> {
             starts.push((self.input.taken, self.produced));
         }
         let mut header = [0; 10];
-        self.input.read_exact(&mut header)?;
+        match self.input.read_exact(&mut header) {
+            Err(error) if after_member && error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt("not a gzip header"));
+            }
+            read => read?,
+        }
         let flags = header[3];
         if header[..3] != [0x1f, 0x8b, 8] || flags & 0xe0 != 0 {
             return Err(corrupt("not a gzip header"));
