@@ -69,8 +69,9 @@ fn the_reference_runs_converted_images() {
             convert(rig, "debian", &format!("converted:{tag}"), options, work.path())?;
             let image = format!("{}/converted:{tag}", rig.registry);
             let verified = verify(rig, &image, work.path());
-            let digest = verified.split_whitespace().filter(|word| word.starts_with("sha256:"));
-            let layer = digest.last().expect("it has a layer").to_owned();
+            let mut digests =
+                verified.split_whitespace().filter(|word| word.starts_with("sha256:"));
+            let layer = digests.next_back().expect("it has a layer").to_owned();
             let script = "ctr images pull --plain-http \"$1\" >&2; ctr images check | grep -q complete; \
                           ctr images get-toc-digest $3 \"$2\"";
             let mut command = Command::new(package.join("rig/in-containerd"));

@@ -45,6 +45,8 @@ struct Content {
     /// By repository and tag or digest: media type and bytes.
     manifests: BTreeMap<(String, String), (String, Bytes)>,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// Uploads that were ever begun.
+    begun: u64,
     pieces: usize,
     log: Vec<String>,
 }
@@ -62,6 +64,7 @@ impl PushRegistry {
             blobs: BTreeMap::new(),
             manifests: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            begun: 0,
             pieces: 0,
             log: Vec::new(),
         }));
@@ -161,7 +164,8 @@ impl Content {
                 self.blobs.insert((repository.to_owned(), digest.clone()), blob);
                 return plain(StatusCode::CREATED);
             }
-            let id = format!("u{}", self.uploads.len());
+            self.begun += 1;
+            let id = format!("u{}", self.begun);
             self.uploads.insert(id.clone(), Vec::new());
             return at(StatusCode::ACCEPTED, &place(&id), None);
         }
