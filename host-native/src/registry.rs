@@ -13,6 +13,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 mod auth;
 mod challenge;
 mod client;
+mod client_certificates;
 mod connections;
 mod endpoint;
 mod failover;

@@ -9,7 +9,7 @@ use lazystar::oci::Descriptor;
 use lazystar::registry::{Client, Hosts, Repository};
 use lazystar::source::{Blob, FetchError};
 use lazystar_core::Digest;
-use lazystar_tests::certificates::Certificates;
+use lazystar_tests::certificates::{Certificates, Paths};
 use lazystar_tests::fault_registry::{Fault, FaultRegistry};
 
 use crate::blobs::{SIZE, content};
@@ -177,6 +177,10 @@ async fn tls_is_as_configured_and_http_2_where_offered() {
     let certificates = Certificates::new();
     let root = tempfile::tempdir().unwrap();
     let pems = certificates.write(root.path()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let others = Certificates::new().write(elsewhere.path()).unwrap();
+    let pair = |paths: &Paths| format!("[{:?}, {:?}]", paths.client, paths.client_key);
+    let (client_pair, stranger) = (pair(&pems), pair(&others));
     for (mutual, text, works) in [
         (false, format!("ca = {:?}", pems.authority), true),
         (false, "skip_verify = true".to_owned(), true),
@@ -198,6 +202,11 @@ async fn tls_is_as_configured_and_http_2_where_offered() {
             ),
             false,
         ),
+        // Of several certificates the one that the host takes.
+        (true, format!("ca = {:?}\nclient = [{stranger}, {client_pair}]", pems.authority), true),
+        (true, format!("skip_verify = true\nclient = [{client_pair}, {stranger}]"), true),
+        (true, format!("client = [{client_pair}, {stranger}]"), false),
+        (true, format!("ca = {:?}\nclient = [{stranger}, {stranger}]", pems.authority), false),
         (false, format!("ca = {:?}", root.path().join("missing.pem")), false),
         (false, format!("ca = {:?}", pems.client_key), false),
     ] {

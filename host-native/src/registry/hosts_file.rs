@@ -236,6 +236,9 @@ impl Address {
         let rest = with_scheme.split_once("://").map_or("", |(_, rest)| rest);
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(wrong("it names none"));
+        }
         let written = &rest[authority.len()..];
         let written = written.split(['?', '#']).next().unwrap_or_default();
         let mut path = cleaned(written);
@@ -366,6 +369,13 @@ mod tests {
         #[test]
         fn any_duration_is_read_or_refused(text in "[0-9.]{0,5}(ms|s|m|h|ns)?[0-9.]{0,4}(ms|s)?|.{0,9}") {
             let _ = duration(&text);
+        }
+    }
+
+    #[test]
+    fn an_address_names_a_host() {
+        for bad in ["", "/a", "https://", "https:///a", "https://user@/", "ftp://a"] {
+            assert!(Address::parse(bad, false).is_err(), "{bad}");
         }
     }
 

@@ -6,6 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::{Certificate, ClientBuilder, Identity, Proxy};
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::client_certificates;
 
 /// Largest file of certificates or keys.
 const MAX_PEM: u64 = 4 << 20;
@@ -17,7 +22,7 @@ pub(crate) struct TransportSettings {
     /// Certificates of authorities that are trusted beside the system's.
     pub(crate) ca: Vec<Pem>,
     /// Certificates that prove who we are, and their keys where these are in a file of their own.
-    /// The first one counts.
+    /// The first one that the host takes is shown.
     pub(crate) client: Vec<(Pem, Option<Pem>)>,
     /// Whether whatever certificate the host has is taken.
     pub(crate) skip_verify: Option<bool>,
@@ -61,6 +66,15 @@ impl Pem {
     fn bytes(&self) -> Result<&[u8], String> {
         self.content.as_deref().map_err(Clone::clone)
     }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let found = CertificateDer::pem_slice_iter(self.bytes()?).collect::<Result<_, _>>();
+        found.map_err(|_| self.holds_no_certificates())
+    }
+
+    fn holds_no_certificates(&self) -> String {
+        format!("{} holds no certificates (PEM)", self.path.display())
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -77,35 +91,30 @@ impl TransportSettings {
     /// # Errors
     /// If a file cannot be used, in one sentence that names it.
     pub(crate) fn apply(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, String> {
-        for pem in &self.ca {
-            let unusable = |why: &str| format!("{} {why}", pem.path.display());
-            let certificates = Certificate::from_pem_bundle(pem.bytes()?)
-                .map_err(|_| unusable("holds no certificates (PEM)"))?;
-            if certificates.is_empty() {
-                return Err(unusable("holds no certificates (PEM)"));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some((certificate, key)) = self.client.first() {
-            let mut both = certificate.bytes()?.to_vec();
-            if let Some(key) = key {
-                both.push(b'\n');
-                both.extend_from_slice(key.bytes()?);
-            }
-            let identity = Identity::from_pem(&both).map_err(|_| {
-                let certificate = certificate.path.display();
-                match key {
-                    Some(key) => format!(
-                        "{certificate} and {} are no client certificate and its key (PEM)",
-                        key.path.display()
-                    ),
-                    None => format!("{certificate} holds no client certificate with its key (PEM)"),
+        if self.client.len() > 1 {
+            let config = self.tls_config()?;
+            builder = builder.tls_backend_preconfigured(config);
+        } else {
+            for pem in &self.ca {
+                let certificates = Certificate::from_pem_bundle(pem.bytes()?).unwrap_or_default();
+                if certificates.is_empty() {
+                    return Err(pem.holds_no_certificates());
                 }
-            })?;
-            builder = builder.identity(identity);
-        }
-        if self.skip_verify == Some(true) {
-            builder = builder.tls_danger_accept_invalid_certs(true);
+                builder = builder.tls_certs_merge(certificates);
+            }
+            if let Some((certificate, key)) = self.client.first() {
+                let mut both = certificate.bytes()?.to_vec();
+                if let Some(key) = key {
+                    both.push(b'\n');
+                    both.extend_from_slice(key.bytes()?);
+                }
+                let identity = Identity::from_pem(&both)
+                    .map_err(|_| no_client_certificate(certificate, key.as_ref()))?;
+                builder = builder.identity(identity);
+            }
+            if self.skip_verify == Some(true) {
+                builder = builder.tls_danger_accept_invalid_certs(true);
+            }
         }
         if let Some(timeout) = self.dial_timeout {
             builder = builder.connect_timeout(timeout);
@@ -116,6 +125,42 @@ impl TransportSettings {
             builder = builder.no_proxy().proxy(proxy);
         }
         Ok(builder)
+    }
+
+    fn tls_config(&self) -> Result<ClientConfig, String> {
+        let mut authorities = Vec::new();
+        for pem in &self.ca {
+            let found = pem.certificates()?;
+            if found.is_empty() {
+                return Err(pem.holds_no_certificates());
+            }
+            authorities.extend(found);
+        }
+        let mut shown = Vec::new();
+        for (certificate, key) in &self.client {
+            let unusable = || no_client_certificate(certificate, key.as_ref());
+            let chain = certificate.certificates()?;
+            let key = key.as_ref().unwrap_or(certificate).bytes()?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| unusable())?;
+            if chain.is_empty() {
+                return Err(unusable());
+            }
+            shown.push((chain, key));
+        }
+        let config =
+            client_certificates::config(authorities, shown, self.skip_verify == Some(true));
+        config.map_err(|error| error.to_string())
+    }
+}
+
+fn no_client_certificate(certificate: &Pem, key: Option<&Pem>) -> String {
+    let certificate = certificate.path.display();
+    match key {
+        Some(key) => format!(
+            "{certificate} and {} are no client certificate and its key (PEM)",
+            key.path.display()
+        ),
+        None => format!("{certificate} holds no client certificate with its key (PEM)"),
     }
 }
 
