@@ -15,7 +15,7 @@ pub mod trees;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lazystar_core::Digest;
 use lazystar_core::Limits;
@@ -28,6 +28,7 @@ use crate::layers::{
     hardlink, noise, options, symlink,
 };
 use crate::naive;
+use crate::scratch::scratch;
 use crate::script_host::Random;
 use hostile::{HOLES, REPEATED_XATTRS, at_the_limits, damaged, faults, toc, tocs};
 use images::{images, random_layer};
@@ -343,6 +344,16 @@ pub fn documents() -> Vec<String> {
         }
     }
     documents
+}
+
+/// Writes the corpus into a directory below `target`, a caller's `env!("CARGO_TARGET_TMPDIR")`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn written(target: &str) -> io::Result<PathBuf> {
+    let directory = scratch(target, "corpus")?;
+    write(&directory)?;
+    Ok(directory)
 }
 
 /// Writes cases and outcomes into a directory.

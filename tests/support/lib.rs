@@ -9,6 +9,7 @@ pub mod operations;
 pub mod processes;
 pub mod proxy;
 pub mod push_registry;
+pub mod scratch;
 pub mod script_host;
 pub mod synthetic;
 pub mod tree;

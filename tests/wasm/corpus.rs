@@ -1,25 +1,19 @@
 //! The corpus ends in every host as it does in core. `host-wasm/plugin/tests` has it for wasmtime.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use lazystar_tests::corpus;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::node::{VARIANTS, parse, variant_for};
 use crate::packages::python;
 
 fn written() -> &'static Path {
-    static WRITTEN: OnceLock<TempDir> = OnceLock::new();
-    let directory = WRITTEN.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        corpus::write(directory.path()).unwrap();
-        directory
-    });
-    directory.path()
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    WRITTEN.get_or_init(|| corpus::written(env!("CARGO_TARGET_TMPDIR")).unwrap())
 }
 
 fn check(found: &Value) {
@@ -44,7 +38,7 @@ fn the_corpus_ends_in_python_as_in_core() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wasm/corpus.py");
     match python() {
         Ok(python) => {
-            let mut command = Command::new(python.path().join("bin/python"));
+            let mut command = Command::new(python.join("bin/python"));
             check(&parse(command.arg(script).arg(written()).output().unwrap()));
         }
         Err(reason) => println!("SKIP the_corpus_ends_in_python_as_in_core: {reason}"),

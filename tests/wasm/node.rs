@@ -1,12 +1,12 @@
 //! Node with the component in it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use lazystar_tests::scratch::scratch;
 use serde_json::Value;
-use tempfile::TempDir;
 
 fn here() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/wasm"))
@@ -14,7 +14,7 @@ fn here() -> &'static Path {
 
 /// The component as JavaScript.
 pub(crate) struct Engine {
-    directory: TempDir,
+    directory: PathBuf,
     /// What the component imports.
     pub(crate) imports: Value,
 }
@@ -38,10 +38,10 @@ fn engine(variant: usize) -> &'static Result<Engine, String> {
         if Command::new("node").arg("--version").output().is_err() {
             return Err("node is not installed".to_owned());
         }
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("package.json"), r#"{ "type": "module" }"#).unwrap();
+        let directory = scratch(env!("CARGO_TARGET_TMPDIR"), VARIANTS[variant]).unwrap();
+        fs::write(directory.join("package.json"), r#"{ "type": "module" }"#).unwrap();
         let mut command = Command::new("node");
-        command.arg(here().join("transpile.mjs")).arg(component).arg(directory.path());
+        command.arg(here().join("transpile.mjs")).arg(component).arg(&directory);
         let imports = parse(command.output().unwrap());
         Ok(Engine { directory, imports })
     })
@@ -72,7 +72,7 @@ impl Engine {
 
     fn node(&self, script: &str) -> Command {
         let mut command = Command::new("node");
-        command.arg(here().join(script)).arg(self.directory.path().join("engine.js"));
+        command.arg(here().join(script)).arg(self.directory.join("engine.js"));
         command
     }
 }

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use lazystar_core::Digest;
 use lazystar_core::write::Format;
 use lazystar_tests::fault_registry::{Fault, FaultRegistry};
+use lazystar_tests::scratch::scratch;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::layers::{Packed, pack, pack_upper};
@@ -122,21 +122,21 @@ fn the_package_for_node_reads_an_image() {
 fn the_package_for_python_reads_an_image() {
     let test = "the_package_for_python_reads_an_image";
     match python() {
-        Ok(python) => check(Command::new(python.path().join("bin/python")).arg(here("package.py"))),
+        Ok(python) => check(Command::new(python.join("bin/python")).arg(here("package.py"))),
         Err(reason) => println!("SKIP {test}: {reason}"),
     }
 }
 
 /// A Python that has the package and wasmtime, or why there is none.
-pub(crate) fn python() -> &'static Result<TempDir, String> {
-    static PYTHON: OnceLock<Result<TempDir, String>> = OnceLock::new();
+pub(crate) fn python() -> &'static Result<PathBuf, String> {
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let archive = archive(".whl")?;
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch(env!("CARGO_TARGET_TMPDIR"), "python").unwrap();
         let run = |program: &Path, arguments: &[&str]| {
             let output = Command::new(program)
                 .args(arguments)
-                .arg(if arguments[0] == "-m" { directory.path() } else { &archive })
+                .arg(if arguments[0] == "-m" { &directory } else { &archive })
                 .output();
             match output {
                 Ok(output) if output.status.success() => Ok(()),
@@ -150,7 +150,7 @@ pub(crate) fn python() -> &'static Result<TempDir, String> {
         };
         run(Path::new("python3"), &["-m", "venv"])
             .map_err(|why| format!("no python3 with venv: {why}"))?;
-        let pip = directory.path().join("bin/pip");
+        let pip = directory.join("bin/pip");
         run(&pip, &["install", "--quiet"])
             .map_err(|why| format!("pip cannot install wasmtime: {why}"))?;
         Ok(directory)

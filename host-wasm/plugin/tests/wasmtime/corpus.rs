@@ -1,7 +1,7 @@
 //! The corpus that all hosts of the engine share, under the limits of a sandbox.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -13,19 +13,13 @@ use lazystar_plugin::types::{Assurance, ByteRange, Entry, EntryKind, ErrorCode, 
 use lazystar_plugin::{Error, Handle, Limits, Sandbox};
 use lazystar_tests::corpus;
 use serde_json::{Map, Value, json};
-use tempfile::TempDir;
 
 use crate::with;
 
 /// The corpus in a directory: `lazystar_tests::corpus` says what is in it.
 fn written() -> &'static Path {
-    static WRITTEN: OnceLock<TempDir> = OnceLock::new();
-    let directory = WRITTEN.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        corpus::write(directory.path()).unwrap();
-        directory
-    });
-    directory.path()
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    WRITTEN.get_or_init(|| corpus::written(env!("CARGO_TARGET_TMPDIR")).unwrap())
 }
 
 fn read(name: &str) -> Vec<u8> {

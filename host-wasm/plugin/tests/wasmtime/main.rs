@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lazystar_plugin::{Engine, Limits};
+use lazystar_tests::scratch::scratch;
 
 fn component() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/engine.wasm")
@@ -20,7 +21,7 @@ pub(crate) fn compiled() -> &'static Engine {
 }
 
 pub(crate) fn with(limits: Limits) -> Engine {
-    static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let cache = CACHE.get_or_init(|| tempfile::tempdir().unwrap());
-    Engine::from_file(&component(), &limits, Some(cache.path())).unwrap()
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    let cache = CACHE.get_or_init(|| scratch(env!("CARGO_TARGET_TMPDIR"), "compiled").unwrap());
+    Engine::from_file(&component(), &limits, Some(cache)).unwrap()
 }
