@@ -41,7 +41,7 @@ pub use member::{Assembly, Member, Placed, Pressed};
 pub use options::{DEFAULT_CHUNK_SIZE, Disposition, Format, Options, TOC_NAME};
 pub use order::{Candidate, Landmark, Order, OrderError, Step, clean, order};
 pub use summary::{Summary, ZstdPosition};
-pub use toc::external_toc_layer;
+pub use toc::{external_toc_layer, type_name};
 
 use crate::tar::{BLOCK, Entry, Kind};
 

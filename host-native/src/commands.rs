@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::ProgressBar;
+use lazystar_core::Digest;
 use lazystar_core::footer::FooterError;
 use lazystar_core::image::Image as ImageTree;
 use lazystar_core::open::OpenError;
@@ -197,6 +198,13 @@ fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
     })
 }
 
+/// How images are opened, by commands that keep no content of them.
+fn source_options(global: &Global) -> Result<OpenOptions> {
+    let config = configured(global)?;
+    let cache = cache(global, &config)?;
+    Ok(open_options(global, &config, Keychain::default(), &cache))
+}
+
 /// An image that is for the platform asked for.
 async fn open_image(
     global: &Global,
@@ -246,6 +254,11 @@ impl Opened {
             Ok(Self { image, layers })
         };
         with_spinner(format!("opening {reference}"), opened).await
+    }
+
+    /// The digest of its manifest, which records name an image by; a single layer has none.
+    fn manifest_digest(&self) -> Digest {
+        self.image.manifest_digest.unwrap_or_else(|| Digest::of(b""))
     }
 
     /// The layers, when all of them can be read lazily.

@@ -167,8 +167,10 @@ struct Conversion<'a> {
     open: &'a OpenOptions,
     source: &'a Source,
     /// Where the source is, for a registry that can take blobs from there.
-    origin: Vec<String>,
+    origin: Option<String>,
     destination: &'a Destination,
+    /// Where that is, for records.
+    place: Option<String>,
     flavour: Option<Flavour>,
     records: Records,
     /// Layers by what they are known by: one that occurs twice is converted once.
@@ -208,8 +210,9 @@ pub async fn convert(
         options,
         open,
         source: &source,
-        origin: layer::places(from),
+        origin: record::place(from),
         destination: &destination,
+        place: record::place(to),
         flavour,
         records: Records::new(options.records.clone()),
         layers: Mutex::default(),

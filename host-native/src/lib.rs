@@ -1,6 +1,7 @@
 //! The native host of Lazystar: registries, cache, mounts and the command line.
 
 pub mod as_text;
+pub mod bounded;
 pub mod cache;
 pub mod cli;
 pub mod codec;
@@ -21,6 +22,7 @@ pub mod mount;
 pub mod oci;
 pub mod open;
 pub mod pack;
+pub mod progress;
 pub mod proto;
 pub mod pull;
 pub mod reference;
@@ -32,6 +34,7 @@ pub mod snapshotter;
 pub mod socket;
 pub mod source;
 pub mod systemd;
+pub mod temporary;
 pub mod trace;
 pub mod user_dirs;
 pub mod verify;

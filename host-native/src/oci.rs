@@ -10,9 +10,9 @@ pub mod platform;
 
 pub use platform::Platform;
 
-/// Largest manifest or index that is read (OCI distribution specification, "Pushing manifests":
 /// Indexes that may point at one another before a manifest comes.
 pub(crate) const MAX_INDEXES: usize = 4;
+/// Largest manifest or index that is read (OCI distribution specification, "Pushing manifests":
 /// registries must accept 4 MiB and commonly refuse more).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest image configuration that is read. Histories of big images reach some 100 KiB.
@@ -26,7 +26,7 @@ pub struct Descriptor {
     #[serde(default)]
     pub media_type: String,
     /// The digest of the content.
-    #[serde(with = "digest_text")]
+    #[serde(with = "crate::as_text")]
     pub digest: Digest,
     /// The length of the content in bytes.
     pub size: u64,
@@ -43,6 +43,21 @@ pub struct Descriptor {
     /// Other places that have the content.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
+}
+
+impl Descriptor {
+    /// What points at `content`.
+    #[must_use]
+    pub fn of(media_type: &str, content: &[u8]) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(content),
+            size: content.len() as u64,
+            annotations: BTreeMap::new(),
+            platform: None,
+            urls: Vec::new(),
+        }
+    }
 }
 
 /// An image index, or Docker's manifest list.
@@ -353,29 +368,11 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-mod digest_text {
-    use super::{Deserialize, Deserializer, Digest, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        digest: &Digest,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(digest)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Digest, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 mod digest_list {
-    use super::{Deserialize, Deserializer, Digest, Serialize, Serializer, digest_text};
+    use super::{Deserialize, Deserializer, Digest, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
-    struct Text(#[serde(with = "digest_text")] Digest);
+    struct Text(#[serde(with = "crate::as_text")] Digest);
 
     pub(super) fn serialize<S: Serializer>(
         digests: &[Digest],

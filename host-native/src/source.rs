@@ -15,11 +15,13 @@ mod body;
 mod error;
 mod file;
 mod range;
+mod reader;
 mod registry;
 mod whole;
 
 pub use error::FetchError;
 pub(crate) use error::is_transient_status;
+pub use reader::BlobReader;
 
 use crate::oci::Descriptor;
 use crate::registry::{Outage, Repository, Urgency};

@@ -17,15 +17,19 @@ use lazystar_core::Digest;
 use serde::{Deserialize, Serialize};
 
 /// The first access to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Access {
     /// The file, from the root of its layer.
     pub path: String,
     /// The image.
+    #[serde(with = "crate::as_text")]
     pub manifest_digest: Digest,
     /// The layer, counted from 0, the lowest first.
+    #[serde(default)]
     pub layer_index: usize,
     /// Which chunks of the file were read, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<u32>,
 }
 
@@ -46,17 +50,6 @@ pub struct TraceError {
     pub why: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line {
-    path: String,
-    manifest_digest: String,
-    #[serde(default)]
-    layer_index: usize,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    chunks: Vec<u32>,
-}
-
 impl Trace {
     /// Reads a file of records.
     ///
@@ -69,13 +62,10 @@ impl Trace {
             if text.trim().is_empty() {
                 continue;
             }
-            let fail = |why: String| TraceError { line: at + 1, why };
-            let line: Line = serde_json::from_str(text).map_err(|error| fail(error.to_string()))?;
-            let digest = line.manifest_digest.parse();
-            let manifest_digest =
-                digest.map_err(|_| fail("its manifestDigest is no sha256 digest".to_owned()))?;
-            let Line { path, layer_index, chunks, .. } = line;
-            accesses.push(Access { path, manifest_digest, layer_index, chunks });
+            let access = serde_json::from_str(text);
+            let fail =
+                |error: serde_json::Error| TraceError { line: at + 1, why: error.to_string() };
+            accesses.push(access.map_err(fail)?);
         }
         Ok(Self { accesses })
     }
@@ -88,12 +78,7 @@ impl Trace {
     pub fn to_text(&self) -> serde_json::Result<String> {
         let mut text = String::new();
         for access in &self.accesses {
-            text += &serde_json::to_string(&Line {
-                path: access.path.clone(),
-                manifest_digest: access.manifest_digest.to_string(),
-                layer_index: access.layer_index,
-                chunks: access.chunks.clone(),
-            })?;
+            text += &serde_json::to_string(access)?;
             text.push('\n');
         }
         Ok(text)

@@ -19,12 +19,11 @@ use lazystar_core::digest::Hasher;
 use lazystar_core::footer::{Footer, FooterError, Format, MAX_FOOTER_LEN};
 use lazystar_core::tar::Parser;
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::image::{Image, ImageError, ImageLayer};
 use crate::oci::media;
 use crate::open::toc_digest;
-use crate::source::{BlobStream, FetchError};
+use crate::source::{BlobReader, FetchError};
 use compare::{Comparison, TocFile};
 use members::Plain;
 
@@ -92,14 +91,7 @@ pub async fn verify_layer(
     }
     let format = toc.as_ref().map_or("ordinary", |toc| toc.format.name());
     let size = layer.blob.size().unwrap_or(layer.descriptor.size);
-    let reader = HashingReader {
-        stream: Some(layer.blob.fetch(0..size).await?),
-        runtime: Handle::current(),
-        rest: Bytes::new(),
-        hasher: Hasher::new(),
-        progress,
-        failed: None,
-    };
+    let reader = BlobReader::open(&layer.blob, size, progress).await?;
     let expected = (!is_file).then_some(layer.descriptor.digest);
     let uncompressed = annotation(&layer, "io.containers.estargz.uncompressed-size");
     let work = move || {
@@ -212,7 +204,7 @@ fn unpack(format: Format, packed: &[u8]) -> io::Result<Bytes> {
 
 /// Reads the blob to its end.
 fn read(
-    mut reader: HashingReader,
+    mut reader: BlobReader,
     toc: Option<LayerToc>,
     blob_digest: Option<Digest>,
     diff_id: Option<Digest>,
@@ -257,7 +249,7 @@ fn read(
     drop(plain);
     // The rest, if decompressing ended early: the digest is over all of it.
     let rest = io::copy(&mut reader, &mut io::sink());
-    if let Some(error) = reader.failed {
+    if let Some(error) = reader.failure() {
         return Err(error.into());
     }
     rest.map_err(|error| FetchError::Io { origin: "the blob".to_owned(), cause: Arc::new(error) })?;
@@ -278,44 +270,9 @@ fn read(
             comparison.end(&starts, lies);
         }
     }
-    let actual = reader.hasher.finish();
+    let actual = reader.digest();
     if let Some(expected) = blob_digest.filter(|expected| *expected != actual) {
         lies.add(format!("its blob has digest {actual}, not {expected}"));
     }
     Ok(Found { entries: comparison.entries, chunks: comparison.chunks })
-}
-
-/// A blob, read by a thread that may wait.
-struct HashingReader {
-    stream: Option<BlobStream>,
-    runtime: Handle,
-    rest: Bytes,
-    hasher: Hasher,
-    progress: ProgressBar,
-    failed: Option<FetchError>,
-}
-
-impl Read for HashingReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            let Some(stream) = &mut self.stream else { return Ok(0) };
-            match self.runtime.block_on(stream.next()) {
-                Some(Ok(bytes)) => {
-                    self.hasher.update(&bytes);
-                    self.progress.inc(bytes.len() as u64);
-                    self.rest = bytes;
-                }
-                Some(Err(error)) => {
-                    self.failed = Some(error.clone());
-                    self.stream = None;
-                    return Err(io::Error::other(error));
-                }
-                None => self.stream = None,
-            }
-        }
-        let length = self.rest.len().min(out.len());
-        out[..length].copy_from_slice(&self.rest[..length]);
-        self.rest = self.rest.slice(length..);
-        Ok(length)
-    }
 }

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use lazystar::convert::{ConvertError, ConvertOptions, Flavour, Outcome, Report, convert};
 use lazystar::image::{Image, OpenOptions};
 use lazystar::keychain::Keychain;
+use lazystar::oci::Descriptor;
 use lazystar::pack::layout::Layout;
 use lazystar::pack::{PackOptions, Packed, Wanted, pack_directory, pack_tar};
 use lazystar::reference::ImageRef;
@@ -97,7 +98,8 @@ fn write_image(dir: &Path, layers: &[(Vec<u8>, &str, Vec<u8>)]) -> ImageRef {
         "annotations": { "org.example": "kept" }, "x-manifest": { "a": 1.5 },
     })
     .to_string();
-    let descriptor = blob(manifest.as_bytes(), format!("{OCI}.manifest.v1+json"), Value::Null);
+    layout.put(manifest.as_bytes()).unwrap();
+    let descriptor = Descriptor::of(&format!("{OCI}.manifest.v1+json"), manifest.as_bytes());
     layout.tag(descriptor, "image").unwrap();
     layout_ref(dir, "image")
 }
@@ -385,9 +387,8 @@ async fn platforms_attestations_and_foreign_layers_pass_through() {
         "schemaVersion": 2, "mediaType": format!("{OCI}.index.v1+json"), "x-index": true,
         "manifests": [entry(&amd64, "amd64", "linux"), entry(&arm64, "arm64", "linux"), about],
     });
-    let (digest, size) = put(&index);
-    let pointer =
-        json!({ "mediaType": format!("{OCI}.index.v1+json"), "digest": digest, "size": size });
+    put(&index);
+    let pointer = Descriptor::of(&format!("{OCI}.index.v1+json"), index.to_string().as_bytes());
     layout.tag(pointer, "index").unwrap();
 
     let source = layout_ref(&dir, "index");
@@ -549,10 +550,9 @@ async fn verifying_tells_lies() {
         }
         change(&mut manifest);
         let text = manifest.to_string();
-        let digest = layout.put(text.as_bytes()).unwrap().to_string();
-        let pointer =
-            json!({ "mediaType": manifest["mediaType"], "digest": digest, "size": text.len() });
-        layout.tag(pointer, "told").unwrap();
+        layout.put(text.as_bytes()).unwrap();
+        let media_type = manifest["mediaType"].as_str().unwrap();
+        layout.tag(Descriptor::of(media_type, text.as_bytes()), "told").unwrap();
         let verified = verify(&layout_ref(&dir, "told")).await;
         verified.iter().flat_map(|layer| layer.lies.clone()).collect::<Vec<_>>()
     };

@@ -111,7 +111,9 @@ fn extent(object: &mut Object<'_>, chunk: &Chunk) {
     }
 }
 
-const fn type_name(kind: Kind) -> &'static str {
+/// What a TOC calls a kind of entry.
+#[must_use]
+pub const fn type_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Directory => "dir",
         Kind::Regular => "reg",

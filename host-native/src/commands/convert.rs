@@ -10,11 +10,9 @@ use humansize::{BINARY, format_size};
 use indicatif::MultiProgress;
 use lazystar_core::write::{DEFAULT_CHUNK_SIZE, Format, Options};
 
-use super::{cache, cache_dir, configured, open_options};
+use super::{cache_dir, source_options};
 use crate::cli::Global;
 use crate::convert::{self, ConvertOptions, Flavour, Hot, Report};
-use crate::image::OpenOptions;
-use crate::keychain::Keychain;
 use crate::pack::Wanted;
 use crate::reference::ImageRef;
 use crate::trace::Trace;
@@ -106,25 +104,13 @@ pub struct ConvertArgs {
 
 pub(super) async fn run(global: &Global, args: &ConvertArgs) -> Result<()> {
     let hot = args.hot.read()?;
-    convert(global, &args.source, &args.destination, &args.output, hot).await
-}
-
-/// How sources are opened, and the cache directory.
-pub(super) fn open_source(global: &Global) -> Result<(OpenOptions, PathBuf)> {
-    let config = configured(global)?;
-    let cache = cache(global, &config)?;
-    Ok((open_options(global, &config, Keychain::default(), &cache), cache_dir(global)))
+    convert(global, args, hot).await
 }
 
 /// Converts and reports.
-pub(super) async fn convert(
-    global: &Global,
-    from: &ImageRef,
-    to: &ImageRef,
-    output: &OutputArgs,
-    hot: Hot,
-) -> Result<()> {
-    let (open, cache) = open_source(global)?;
+pub(super) async fn convert(global: &Global, args: &ConvertArgs, hot: Hot) -> Result<()> {
+    let ConvertArgs { source: from, destination: to, output, .. } = args;
+    let open = source_options(global)?;
     let options = ConvertOptions {
         layer: output.layer()?,
         level: output.level,
@@ -137,7 +123,7 @@ pub(super) async fn convert(
         force: output.force,
         hot,
         workers: output.threads.map(Workers::new),
-        records: Some(cache.join("conversions")),
+        records: Some(cache_dir(global).join("conversions")),
         spool_dir: None,
         progress: MultiProgress::new(),
     };

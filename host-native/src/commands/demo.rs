@@ -1,8 +1,7 @@
 //! `lazystar demo`: the whole job on one machine, beside the same work by a full pull.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io::{BufReader, BufWriter};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +17,7 @@ use crate::image::{Image, OpenOptions};
 use crate::mount;
 use crate::pack::{self, ImageConfig, LayerBlob, PackOptions, Packed};
 use crate::reference::ImageRef;
+use crate::temporary::TemporaryDir;
 
 const TAG: &str = "latest";
 
@@ -47,7 +47,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
-    let dir = TempDir::new()?;
+    let dir = TemporaryDir::new(&std::env::temp_dir().join("lazystar-demo"))?;
     let say = |text: String| {
         if !args.json {
             println!("{text}");
@@ -63,7 +63,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
 
     let runtime = runtime()?;
     let registry = runtime.block_on(Registry::start(RegistryOptions {
-        layout: dir.path("layout"),
+        layout: dir.path().join("layout"),
         latency: Duration::from_millis(args.latency),
         bandwidth: Some(args.bandwidth * 1_000_000 / 8),
     }))?;
@@ -99,16 +99,16 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     Ok(())
 }
 
-fn pack_sample(dir: &TempDir) -> Result<(Sample, Packed)> {
-    let tar = dir.path("sample.tar");
+fn pack_sample(dir: &TemporaryDir) -> Result<(Sample, Packed)> {
+    let tar = dir.path().join("sample.tar");
     let sample = Sample::gather(BufWriter::new(File::create(&tar)?))
         .context("cannot gather a sample of this machine's files")?;
-    let blob = dir.path("layer");
+    let blob = dir.path().join("layer");
     let reader = BufReader::with_capacity(1 << 20, File::open(&tar)?);
     let packed =
         pack::pack_tar(reader, &PackOptions::default(), BufWriter::new(File::create(&blob)?))?;
     let layer = LayerBlob { path: &blob, summary: &packed.summary };
-    pack::write_oci_layout(&dir.path("layout"), &[layer], &ImageConfig::default(), TAG)?;
+    pack::write_oci_layout(&dir.path().join("layout"), &[layer], &ImageConfig::default(), TAG)?;
     fs::remove_file(&tar)?;
     Ok((sample, packed))
 }
@@ -119,13 +119,13 @@ fn run_lazily(
     registry: &Registry,
     reference: &ImageRef,
     sample: &Sample,
-    dir: &TempDir,
+    dir: &TemporaryDir,
 ) -> Result<(String, Figures)> {
     let global = Global {
         plain_http: true,
         config: None,
         platform: None,
-        cache_dir: Some(dir.path("cache")),
+        cache_dir: Some(dir.path().join("cache")),
         cache_limit: None,
         allow_unverified: false,
         engine: EngineKind::Native,
@@ -134,7 +134,7 @@ fn run_lazily(
     registry.reset();
     let start = Instant::now();
     let (tree, layers) = runtime.block_on(open_tree(&global, reference))?;
-    let at = dir.path("mounted");
+    let at = dir.path().join("mounted");
     fs::create_dir(&at)?;
     let mounted = mount::mount(layers.clone(), &at, None, None);
     let ready = start.elapsed();
@@ -178,7 +178,7 @@ fn run_pulled(
     registry: &Registry,
     reference: &ImageRef,
     sample: &Sample,
-    dir: &TempDir,
+    dir: &TemporaryDir,
 ) -> Result<Figures> {
     registry.reset();
     let start = Instant::now();
@@ -190,7 +190,7 @@ fn run_pulled(
         ensure!(Digest::of(&blob) == layer.descriptor.digest, "the blob is not what was packed");
         Ok(blob)
     })?;
-    let at = dir.path("pulled");
+    let at = dir.path().join("pulled");
     sample::unpack(&blob, &at)?;
     let ready = start.elapsed();
     sample.run(|path| Ok(fs::read(at.join(path))?))?;
@@ -242,29 +242,5 @@ impl Report {
             ratio(lazy.bytes, full_pull.bytes),
         );
         println!("{:<22}{:>12}{:>12}", "requests", lazy.requests, full_pull.requests);
-    }
-}
-
-/// A directory that goes with everything in it.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("lazystar-demo-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(&self.0).join(name)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("lazystar: cannot remove {}: {error}", self.0.display());
-        }
     }
 }

@@ -5,15 +5,15 @@ mod files;
 mod sandboxed;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use lazystar_core::image::ImageNode;
 use lazystar_core::toc::{Attr, Kind};
 use serde::Serialize;
 
 use crate::cli::{Global, LsArgs};
+use crate::progress::bar;
 use crate::reference::ImageRef;
 use crate::show::{mode_text, time_text};
 use files::Files;
@@ -74,11 +74,7 @@ fn progress(size: u64, path: &str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    let style =
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(size).with_style(style).with_message(path.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    bar(style, size, path)
 }
 
 pub(super) async fn stat(

@@ -101,7 +101,7 @@ fn mount_layers(
     args: &MountArgs,
 ) -> Result<(Mounted, Option<Record>)> {
     let opened = runtime.block_on(Opened::new(global, &args.image))?;
-    let manifest = opened.image.manifest_digest;
+    let manifest = opened.manifest_digest();
     let layers = opened.lazy()?;
     let log = args.record.as_ref().map(|_| Arc::new(AccessLog::default()));
     let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref(), log.clone())?;
@@ -117,7 +117,6 @@ fn mount_layers(
         (Some(path), Some(log)) => {
             let path = std::path::absolute(path)?;
             let merged = !mounted.is_stack();
-            let manifest = manifest.unwrap_or_else(|| Digest::of(b""));
             Some(Record { path, log, manifest, layers, merged })
         }
         _ => None,

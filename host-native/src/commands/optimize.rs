@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use lazystar_core::Digest;
 
-use super::convert::{HotArgs, OutputArgs, convert, open_source};
-use super::{Opened, with_spinner};
+use super::convert::{ConvertArgs, convert};
+use super::{Opened, source_options, with_spinner};
 use crate::cli::Global;
 use crate::convert::ConvertOptions;
 use crate::driver::LazyLayer;
@@ -19,22 +19,16 @@ use crate::mount;
 use crate::mount::access::AccessLog;
 use crate::oci::Execution;
 use crate::reference::ImageRef;
+use crate::temporary::TemporaryDir;
 use crate::trace::Trace;
 use crate::workload::{Ended, Workload};
 
 /// `lazystar optimize`.
 #[derive(Args, Debug)]
 pub struct OptimizeArgs {
-    /// The image
-    pub source: ImageRef,
-    /// Where to write it
-    pub destination: ImageRef,
-    /// What to write.
+    /// What to make of what, and what else comes first.
     #[command(flatten)]
-    pub output: OutputArgs,
-    /// What else comes first.
-    #[command(flatten)]
-    pub hot: HotArgs,
+    pub conversion: ConvertArgs,
     /// Stop the command after this many seconds; for what does not end by itself
     #[arg(long, value_name = "SECONDS")]
     pub period: Option<u64>,
@@ -56,9 +50,9 @@ pub struct OptimizeArgs {
 }
 
 pub(super) async fn run(global: &Global, args: &OptimizeArgs) -> Result<()> {
-    let mut hot = args.hot.read()?;
-    let work = WorkDir::new(&std::env::temp_dir())?;
-    let trace = record(global, args, &work.0).await?;
+    let mut hot = args.conversion.hot.read()?;
+    let work = TemporaryDir::new(&std::env::temp_dir().join("lazystar-optimize"))?;
+    let trace = record(global, args, work.path()).await?;
     if trace.accesses.is_empty() {
         tracing::warn!("the command read no file of the image");
     }
@@ -67,7 +61,7 @@ pub(super) async fn run(global: &Global, args: &OptimizeArgs) -> Result<()> {
     }
     drop(work);
     hot.add_trace(&trace);
-    convert(global, &args.source, &args.destination, &args.output, hot).await
+    convert(global, &args.conversion, hot).await
 }
 
 /// Writes a file of records.
@@ -77,16 +71,16 @@ pub(super) fn write_record(path: &Path, trace: &Trace) -> Result<()> {
 
 /// Runs the command and records what it reads.
 async fn record(global: &Global, args: &OptimizeArgs, work: &Path) -> Result<Trace> {
-    let original = Opened::new(global, &args.source).await?;
+    let original = Opened::new(global, &args.conversion.source).await?;
     let (config, _) = original.image.config().await?;
-    let manifest = original.image.manifest_digest.unwrap_or_else(|| Digest::of(b""));
+    let manifest = original.manifest_digest();
     let layers = match original.layers.iter().all(Result::is_ok) {
         true => original.lazy()?,
         false => {
             // Only lazy layers can be watched.
             let copy = with_spinner(
-                format!("preparing {}", args.source),
-                prepare(global, &args.source, work),
+                format!("preparing {}", args.conversion.source),
+                prepare(global, &args.conversion.source, work),
             );
             Opened::new(global, &copy.await?).await?.lazy()?
         }
@@ -131,29 +125,8 @@ async fn watch(
 async fn prepare(global: &Global, source: &ImageRef, work: &Path) -> Result<ImageRef> {
     let copy = ImageRef::OciLayout { dir: work.join("copy"), tag: Some("copy".to_owned()) };
     let options = ConvertOptions { level: Some(1), ..ConvertOptions::default() };
-    let (open, _) = open_source(global)?;
+    let open = source_options(global)?;
     let converted = crate::convert::convert(source, &copy, &open, &options).await;
     converted.with_context(|| format!("cannot make a lazy copy of {source}"))?;
     Ok(copy)
-}
-
-/// A directory that goes with its owner.
-struct WorkDir(PathBuf);
-
-impl WorkDir {
-    fn new(base: &Path) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let dir = base.join(format!("lazystar-optimize-{}", std::process::id()));
-        let made = fs::DirBuilder::new().mode(0o700).create(&dir);
-        made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(dir = %self.0.display(), %error, "cannot remove a directory");
-        }
-    }
 }

@@ -1,11 +1,10 @@
 //! `lazystar pull` and `fetch`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use humansize::{BINARY, format_size};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::{cache, check_platform, configured, open_options, usual_keychain, with_spinner};
@@ -13,6 +12,7 @@ use crate::cli::{FetchArgs, Global, PullArgs};
 use crate::containerd::Containerd;
 use crate::image::Image;
 use crate::open::LayerOpener;
+use crate::progress::bar;
 use crate::pull::fetch::{Fetch, FetchedBlob};
 use crate::pull::{Pull, PulledLayer};
 use crate::reference::ImageRef;
@@ -113,12 +113,7 @@ impl Pulled {
     }
 }
 
-/// Shows how far downloads are; nothing where standard error is no terminal.
+/// Shows how far downloads are.
 fn progress(what: &str) -> ProgressBar {
-    let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
-    let style = ProgressStyle::with_template(template);
-    let bar = ProgressBar::new(0).with_message(what.to_owned());
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    bar("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}", 0, what)
 }

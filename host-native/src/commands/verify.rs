@@ -1,19 +1,17 @@
 //! `lazystar verify`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures_util::stream::{self, StreamExt};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{cache, check_platform, configured, open_options};
+use super::{check_platform, source_options};
 use crate::cli::Global;
 use crate::image::{Image, OpenOptions, Source};
-use crate::keychain::Keychain;
 use crate::oci::{Document, Platform};
+use crate::progress::bar;
 use crate::reference::ImageRef;
 use crate::verify::{Verified, verify_layer};
 
@@ -51,9 +49,7 @@ struct PlatformReport {
 }
 
 pub(super) async fn run(global: &Global, args: &VerifyArgs) -> Result<()> {
-    let config = configured(global)?;
-    let cache = cache(global, &config)?;
-    let options = open_options(global, &config, Keychain::default(), &cache);
+    let options = source_options(global)?;
     let mut platforms = Vec::new();
     for platform in chosen(args, &options).await? {
         let options = OpenOptions { platform, ..options.clone() };
@@ -105,11 +101,8 @@ async fn of_platform(
 ) -> Result<PlatformReport> {
     let (config, _) = image.config().await?;
     let diff_ids = config.rootfs.diff_ids;
-    let bar = ProgressBar::new(image.layers.iter().map(|layer| layer.descriptor.size).sum());
-    let style =
-        ProgressStyle::with_template("{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let total = image.layers.iter().map(|layer| layer.descriptor.size).sum();
+    let bar = bar("{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left", total, "");
     let layers = (0..image.layers.len())
         .map(|at| verify_layer(image, at, diff_ids.get(at).copied(), ordinary, bar.clone()));
     let layers: Vec<_> = stream::iter(layers).buffered(LAYERS_AT_ONCE).collect().await;

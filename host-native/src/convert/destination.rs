@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use lazystar_core::Digest;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,6 +16,7 @@ use crate::pack::layout::{Layout, NewBlob};
 use crate::reference::{ImageRef, RegistryRef};
 use crate::registry::{Client, PIECE, Pusher, Repository, Upload};
 use crate::source::FetchError;
+use crate::temporary::TemporaryDir;
 
 /// Pieces that wait to be sent while the next one is made.
 const PIECES_WAITING: usize = 2;
@@ -25,7 +25,7 @@ const PIECES_WAITING: usize = 2;
 pub(super) enum Destination {
     Registry { pusher: Pusher, reference: RegistryRef, tag: String },
     Layout { layout: Layout, dir: PathBuf, tag: String },
-    Archive { layout: Layout, dir: tempdir::Removed, path: PathBuf, name: Option<String> },
+    Archive { layout: Layout, dir: TemporaryDir, path: PathBuf, name: Option<String> },
 }
 
 impl Destination {
@@ -50,9 +50,12 @@ impl Destination {
                 Self::Layout { layout: Layout::create(dir)?, dir: dir.clone(), tag }
             }
             ImageRef::DockerArchive { path, name } => {
-                let dir = tempdir::Removed::beside(path)?;
+                // On the disk of the file that is to be made of it.
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(".partial");
+                let dir = TemporaryDir::new(Path::new(&beside))?;
                 let name = name.clone().or_else(|| name_of(source));
-                Self::Archive { layout: Layout::create(&dir.0)?, dir, path: path.clone(), name }
+                Self::Archive { layout: Layout::create(dir.path())?, dir, path: path.clone(), name }
             }
             ImageRef::File(_) => return Err(ConvertError::NoFile),
         })
@@ -73,20 +76,6 @@ impl Destination {
             },
             Self::Archive { .. } => return Err(ConvertError::ExternalTocInArchive),
         })
-    }
-
-    /// What records call it.
-    pub(super) fn place(&self) -> Option<String> {
-        match self {
-            Self::Registry { reference, .. } => {
-                Some(format!("{}/{}", reference.host(), reference.repository()))
-            }
-            Self::Layout { dir, .. } => {
-                let dir = dir.canonicalize().ok()?;
-                Some(format!("oci:{}", dir.to_str()?))
-            }
-            Self::Archive { .. } => None,
-        }
     }
 
     /// Whether it has a blob, or can get it from one of `places` without anything being sent.
@@ -174,11 +163,7 @@ impl Destination {
         descriptor: &Descriptor,
         bytes: &Bytes,
     ) -> Result<(), ConvertError> {
-        let pointer = json!({
-            "mediaType": descriptor.media_type,
-            "digest": descriptor.digest.to_string(),
-            "size": descriptor.size,
-        });
+        let pointer = Descriptor::of(&descriptor.media_type, bytes);
         match self {
             Self::Registry { pusher, tag, .. } => {
                 pusher.put_manifest(&tag, &descriptor.media_type, bytes.clone()).await?;
@@ -192,7 +177,7 @@ impl Destination {
                 layout.tag(pointer, name.as_deref().unwrap_or("latest"))?;
                 let bytes = bytes.clone();
                 let written = tokio::task::spawn_blocking(move || {
-                    write_archive(&dir.0, &path, &bytes, name.as_deref())
+                    write_archive(dir.path(), &path, &bytes, name.as_deref())
                 });
                 written
                     .await
@@ -313,32 +298,5 @@ fn name_of(source: &ImageRef) -> Option<String> {
         }
         ImageRef::DockerArchive { name, .. } => name.clone(),
         ImageRef::OciLayout { .. } | ImageRef::File(_) => None,
-    }
-}
-
-mod tempdir {
-    //! A directory that goes with its owner.
-
-    use std::fs;
-    use std::io;
-    use std::path::{Path, PathBuf};
-
-    pub(in crate::convert) struct Removed(pub(in crate::convert) PathBuf);
-
-    impl Removed {
-        /// Beside a file that is to be made of it, on the same disk.
-        pub(in crate::convert) fn beside(file: &Path) -> io::Result<Self> {
-            let mut name = file.file_name().unwrap_or_default().to_owned();
-            name.push(format!(".partial-{}", std::process::id()));
-            let dir = file.with_file_name(name);
-            fs::create_dir(&dir)?;
-            Ok(Self(dir))
-        }
-    }
-
-    impl Drop for Removed {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
     }
 }

@@ -114,10 +114,9 @@ impl Conversion<'_> {
                 }
             }
         }
-        let Descriptor { digest, size, .. } = *descriptor;
-        let plain =
+        let descriptor =
             Descriptor { annotations: BTreeMap::new(), platform: None, ..descriptor.clone() };
-        Ok(Written { descriptor: Descriptor { digest, size, ..plain }, bytes })
+        Ok(Written { descriptor, bytes })
     }
 
     async fn manifest(
@@ -229,14 +228,7 @@ impl Conversion<'_> {
             value["mediaType"] = media_type.into();
         }
         let bytes = Bytes::from(value.to_string());
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-            annotations: BTreeMap::new(),
-            platform: None,
-            urls: Vec::new(),
-        };
+        let descriptor = Descriptor::of(media_type, &bytes);
         Written { descriptor, bytes }
     }
 
@@ -251,26 +243,19 @@ impl Conversion<'_> {
         }
         let mut layers = Vec::new();
         for (layer, toc) in blobs {
-            let digest = tocs.put_blob(&toc).await?;
-            layers.push(json!({
-                "mediaType": media::OCI_LAYER_GZIP,
-                "digest": digest.to_string(),
-                "size": toc.len(),
-                "annotations": { TOC_LAYER: layer.to_string() },
-            }));
+            tocs.put_blob(&toc).await?;
+            let mut descriptor = Descriptor::of(media::OCI_LAYER_GZIP, &toc);
+            descriptor.annotations.insert(TOC_LAYER.to_owned(), layer.to_string());
+            layers.push(descriptor);
         }
         let config =
             json!({ "architecture": "", "os": "", "rootfs": { "type": "", "diff_ids": null } });
         let config = Bytes::from(config.to_string());
-        let config_digest = tocs.put_blob(&config).await?;
+        tocs.put_blob(&config).await?;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media::OCI_MANIFEST,
-            "config": {
-                "mediaType": media::OCI_CONFIG,
-                "digest": config_digest.to_string(),
-                "size": config.len(),
-            },
+            "config": Descriptor::of(media::OCI_CONFIG, &config),
             "layers": layers,
         });
         let written = self.written(manifest, media::OCI_MANIFEST);

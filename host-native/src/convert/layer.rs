@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use lazystar_core::Digest;
 use lazystar_core::footer::Format as Found;
 use lazystar_core::open::{OpenOptions, OpenOutput, Opener};
@@ -12,14 +12,14 @@ use lazystar_core::write::{Format, external_toc_layer};
 
 use super::destination::{BlobWriter, Destination};
 use super::record::{self, Record};
-use super::stream::{BlobReader, ReadAhead};
+use super::stream::{CheckedReader, ReadAhead};
 use super::{Conversion, ConvertError, Outcome};
 use crate::codec;
 use crate::oci::Descriptor;
 use crate::open::{TOC_DIGEST, toc_digest, toc_start};
 use crate::pack::{self, PackError, PackOptions, Packed, Wanted};
-use crate::reference::ImageRef;
-use crate::source::FetchError;
+use crate::progress;
+use crate::source::{BlobReader, FetchError};
 
 /// Why a layer could not be converted.
 #[derive(Debug, thiserror::Error)]
@@ -68,20 +68,6 @@ pub(super) struct Converted {
     pub(super) toc: Option<Vec<u8>>,
     pub(super) missing: usize,
     pub(super) seconds: f64,
-}
-
-/// What records call the place of an image.
-pub(super) fn places(image: &ImageRef) -> Vec<String> {
-    let place = match image {
-        ImageRef::Registry(reference) => {
-            Some(format!("{}/{}", reference.host(), reference.repository()))
-        }
-        ImageRef::OciLayout { dir, .. } => {
-            dir.canonicalize().ok().and_then(|dir| Some(format!("oci:{}", dir.to_str()?)))
-        }
-        ImageRef::DockerArchive { .. } | ImageRef::File(_) => None,
-    };
-    place.into_iter().collect()
 }
 
 impl Conversion<'_> {
@@ -136,15 +122,15 @@ impl Conversion<'_> {
         };
         let annotations: BTreeMap<_, _> = summary.annotations().into_iter().collect();
         let record = Record {
-            digest: summary.blob_digest.to_string(),
+            digest: summary.blob_digest,
             size: summary.blob_size,
-            diff_id: summary.diff_id.to_string(),
+            diff_id: summary.diff_id,
             uncompressed_size: summary.uncompressed_size,
             annotations: annotations.clone(),
             places: self.records.get(key).map(|(known, _)| known.places).unwrap_or_default(),
             has_toc: toc.is_some(),
         };
-        self.records.put(key, record, toc.as_deref(), self.destination.place().as_deref());
+        self.records.put(key, record, toc.as_deref(), self.place.as_deref());
         Ok(Converted {
             outcome: Outcome::Converted,
             digest: summary.blob_digest,
@@ -160,18 +146,15 @@ impl Conversion<'_> {
     /// What an earlier run made of it, if the destination has that or can get it.
     async fn known(&self, key: Digest) -> Result<Option<Converted>, LayerError> {
         let Some((record, toc)) = self.records.get(key) else { return Ok(None) };
-        let digests = (record.digest.parse(), record.diff_id.parse());
-        let (Ok(digest), Ok(diff_id)) = digests else { return Ok(None) };
-        if !self.destination.obtain(digest, record.size, &record.places).await? {
+        if !self.destination.obtain(record.digest, record.size, &record.places).await? {
             return Ok(None);
         }
-        let place = self.destination.place();
-        self.records.put(key, record.clone(), toc.as_deref(), place.as_deref());
+        self.records.put(key, record.clone(), toc.as_deref(), self.place.as_deref());
         Ok(Some(Converted {
             outcome: Outcome::Known,
-            digest,
+            digest: record.digest,
             size: record.size,
-            diff_id,
+            diff_id: record.diff_id,
             annotations: record.annotations,
             toc,
             missing: 0,
@@ -239,8 +222,8 @@ impl Conversion<'_> {
             ..PackOptions::default()
         };
         let blob = self.source.blob(descriptor).map_err(ConvertError::from)?;
-        let digest = descriptor.digest;
-        let reader = BlobReader::open(&blob, descriptor.size, digest, progress.clone()).await?;
+        let reader = BlobReader::open(&blob, descriptor.size, progress.clone()).await?;
+        let reader = CheckedReader::new(reader, descriptor.digest);
         let mut writer = self.destination.begin().await?;
         let work = move || {
             let reader = ReadAhead::new(move || pack::decompress(reader));
@@ -269,7 +252,7 @@ impl Conversion<'_> {
     /// Brings a blob as it is.
     pub(super) async fn copy(&self, descriptor: &Descriptor) -> Result<(), ConvertError> {
         let Descriptor { digest, size, .. } = *descriptor;
-        if self.destination.obtain(digest, size, &self.origin).await? {
+        if self.destination.obtain(digest, size, self.origin.as_slice()).await? {
             return Ok(());
         }
         let blob = self.source.blob(descriptor)?;
@@ -281,10 +264,8 @@ impl Conversion<'_> {
 
     fn bar(&self, descriptor: &Descriptor) -> ProgressBar {
         let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-        let style = ProgressStyle::with_template(template);
         let short: String = descriptor.digest.hex().chars().take(12).collect();
-        let bar = ProgressBar::new(descriptor.size).with_message(short);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = progress::bar(template, descriptor.size, &short);
         self.options.progress.add(bar)
     }
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use lazystar_core::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::reference::ImageRef;
+
 /// Of records that can be read; another writer of layers needs another number.
 const VERSION: u32 = 1;
 /// Places that are remembered for one layer.
@@ -20,9 +22,11 @@ const MAX_PLACES: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
-    pub(super) digest: String,
+    #[serde(with = "crate::as_text")]
+    pub(super) digest: Digest,
     pub(super) size: u64,
-    pub(super) diff_id: String,
+    #[serde(with = "crate::as_text")]
+    pub(super) diff_id: Digest,
     pub(super) uncompressed_size: u64,
     pub(super) annotations: BTreeMap<String, String>,
     /// Where the blob was put, the last place first.
@@ -80,6 +84,20 @@ impl Records {
 
     fn path(&self, key: Digest) -> Option<PathBuf> {
         Some(self.0.as_ref()?.join(format!("{}.json", key.hex())))
+    }
+}
+
+/// What records call the place of an image, where blobs can be had from again.
+pub(super) fn place(image: &ImageRef) -> Option<String> {
+    match image {
+        ImageRef::Registry(reference) => {
+            Some(format!("{}/{}", reference.host(), reference.repository()))
+        }
+        ImageRef::OciLayout { dir, .. } => {
+            let dir = dir.canonicalize().ok()?;
+            Some(format!("oci:{}", dir.to_str()?))
+        }
+        ImageRef::DockerArchive { .. } | ImageRef::File(_) => None,
     }
 }
 

@@ -4,74 +4,43 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use bytes::{Buf, Bytes};
-use indicatif::ProgressBar;
 use lazystar_core::Digest;
-use lazystar_core::digest::Hasher;
-use tokio::runtime::Handle;
 
-use crate::source::{Blob, BlobStream};
+use crate::source::BlobReader;
 
 /// Bytes that are decompressed ahead, in pieces.
 const PIECE: usize = 256 << 10;
 const PIECES_AHEAD: usize = 16;
 
-/// A whole blob, read by a thread that may wait. At its end its digest is checked.
-pub(super) struct BlobReader {
-    stream: Option<BlobStream>,
-    runtime: Handle,
-    rest: Bytes,
-    hasher: Hasher,
+/// A blob that fails at its end if its digest is not what it should be.
+pub(super) struct CheckedReader {
+    blob: Option<BlobReader>,
     expected: Digest,
-    progress: ProgressBar,
 }
 
-impl BlobReader {
-    /// Reads `blob`, which has `size` bytes and the digest `expected`.
-    pub(super) async fn open(
-        blob: &Blob,
-        size: u64,
-        expected: Digest,
-        progress: ProgressBar,
-    ) -> Result<Self, crate::source::FetchError> {
-        Ok(Self {
-            stream: Some(blob.fetch(0..size).await?),
-            runtime: Handle::current(),
-            rest: Bytes::new(),
-            hasher: Hasher::new(),
-            expected,
-            progress,
-        })
+impl CheckedReader {
+    /// Reads `blob`, whose digest is to be `expected`.
+    pub(super) fn new(blob: BlobReader, expected: Digest) -> Self {
+        Self { blob: Some(blob), expected }
     }
 }
 
-impl Read for BlobReader {
+impl Read for CheckedReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            let Some(stream) = &mut self.stream else { return Ok(0) };
-            match self.runtime.block_on(stream.next()) {
-                Some(bytes) => {
-                    self.rest = bytes.map_err(io::Error::other)?;
-                    self.hasher.update(&self.rest);
-                    self.progress.inc(self.rest.len() as u64);
-                }
-                None => {
-                    self.stream = None;
-                    let actual = std::mem::take(&mut self.hasher).finish();
-                    if actual != self.expected {
-                        let expected = self.expected;
-                        return Err(io::Error::new(
-                            io::ErrorKind::InvalidData,
-                            format!(
-                                "the blob has digest {actual} instead of {expected}: it is damaged, or changes while it is read"
-                            ),
-                        ));
-                    }
-                }
+        let Some(blob) = &mut self.blob else { return Ok(0) };
+        let length = blob.read(out)?;
+        if length == 0
+            && !out.is_empty()
+            && let Some(blob) = self.blob.take()
+        {
+            let (actual, expected) = (blob.digest(), self.expected);
+            if actual != expected {
+                let why = format!(
+                    "the blob has digest {actual} instead of {expected}: it is damaged, or changes while it is read"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }
         }
-        let length = self.rest.len().min(out.len());
-        self.rest.copy_to_slice(&mut out[..length]);
         Ok(length)
     }
 }

@@ -111,7 +111,7 @@ fn of_greeting(greeting: &Greeting, findings: &mut Vec<Finding>) {
     findings.push(match status {
         200..=399 => Finding::ok(AREA, what),
         401 | 403 => {
-            Finding::problem(AREA, what, "log in with `docker login`, see README, Credentials")
+            Finding::problem(AREA, what, "log in with `docker login`, see README, Registries")
         }
         404 => Finding::warning(
             AREA,

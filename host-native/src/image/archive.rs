@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lazystar_core::Digest;
+use lazystar_core::write::clean;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -102,7 +103,7 @@ impl Reader<'_> {
         };
         for entry in archive.entries_with_seek().map_err(not_tar)? {
             let entry = entry.map_err(not_tar)?;
-            let name = clean("", &String::from_utf8_lossy(&entry.path_bytes()));
+            let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
             let kind = entry.header().entry_type();
             if kind.is_file() {
                 let start = entry.raw_file_position();
@@ -110,7 +111,7 @@ impl Reader<'_> {
             } else if let Some(target) = entry.link_name_bytes() {
                 let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
                 let base = if kind.is_symlink() { parent } else { "" };
-                let target = clean(base, &String::from_utf8_lossy(&target));
+                let target = clean(&format!("{base}/{}", String::from_utf8_lossy(&target)));
                 links.push((name, target));
             }
         }
@@ -139,7 +140,7 @@ impl Reader<'_> {
         index: &[u8],
         name: Option<&str>,
     ) -> Result<Archive, ImageError> {
-        let mut index: Index = serde_json::from_slice(index)
+        let index: Index = serde_json::from_slice(index)
             .map_err(|why| fail(self.path, format!("index.json: {why}")))?;
         let names = |entry: &Descriptor| {
             [IMAGE_NAME, REF_NAME]
@@ -148,13 +149,7 @@ impl Reader<'_> {
                 .flatten()
                 .collect::<Vec<_>>()
         };
-        let all: Vec<_> = index.manifests.iter().flat_map(names).collect();
-        if let Some(name) = name {
-            index.manifests.retain(|entry| names(entry).iter().any(|known| same(known, name)));
-        }
-        let [entry] = &index.manifests[..] else {
-            return Err(self.choose(name, &all));
-        };
+        let entry = self.choose(&index.manifests, names, name)?;
         let parts = files.iter().filter_map(|(path, part)| {
             let hex = path.strip_prefix("blobs/sha256/")?;
             Some((format!("sha256:{hex}").parse().ok()?, part.clone()))
@@ -175,22 +170,16 @@ impl Reader<'_> {
         saved: &[u8],
         name: Option<&str>,
     ) -> Result<Archive, ImageError> {
-        let mut saved: Vec<Saved> = serde_json::from_slice(saved)
+        let saved: Vec<Saved> = serde_json::from_slice(saved)
             .map_err(|why| fail(self.path, format!("manifest.json: {why}")))?;
         let tags = |image: &Saved| image.repo_tags.clone().unwrap_or_default();
-        let all: Vec<_> = saved.iter().flat_map(tags).collect();
-        if let Some(name) = name {
-            saved.retain(|image| tags(image).iter().any(|tag| same(tag, name)));
-        }
-        let [image] = &saved[..] else {
-            return Err(self.choose(name, &all));
-        };
+        let image = self.choose(&saved, tags, name)?;
         let find = |name: &str| {
-            let file = files.get(&clean("", name)).cloned();
+            let file = files.get(&clean(name)).cloned();
             file.ok_or_else(|| fail(self.path, format!("it has no {name}")))
         };
         let config = self.read(&find(&image.config)?, MAX_CONFIG)?;
-        let config_digest = Digest::of(&config);
+        let config_descriptor = Descriptor::of(media::DOCKER_CONFIG, &config);
         let diff_ids = ImageConfig::parse(&config)?.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() {
             let (diff_ids, layers) = (diff_ids.len(), image.layers.len());
@@ -214,17 +203,13 @@ impl Reader<'_> {
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media::DOCKER_MANIFEST,
-            "config": {
-                "mediaType": media::DOCKER_CONFIG,
-                "digest": config_digest.to_string(),
-                "size": config.len(),
-            },
+            "config": config_descriptor,
             "layers": layers,
         });
         let manifest = Bytes::from(manifest.to_string());
         let digest = Digest::of(&manifest);
         let top = (digest, manifest, media::DOCKER_MANIFEST.to_owned());
-        let made = BTreeMap::from([(config_digest, config)]);
+        let made = BTreeMap::from([(config_descriptor.digest, config)]);
         Ok(Archive { path: self.path.to_owned(), parts, made, top })
     }
 
@@ -242,16 +227,28 @@ impl Reader<'_> {
         Ok(hasher.finish())
     }
 
-    fn choose(&self, wanted: Option<&str>, all: &[String]) -> ImageError {
-        let all = if all.is_empty() { "without names".to_owned() } else { all.join(", ") };
-        match wanted {
-            Some(name) => {
-                fail(self.path, format!("{name} is not the name of one image in it: {all}"))
-            }
-            None => {
-                fail(self.path, format!("write docker-archive:FILE:NAME; its images are {all}"))
-            }
+    /// The image that is `wanted`, or the only one.
+    fn choose<'a, T>(
+        &self,
+        images: &'a [T],
+        names: impl Fn(&T) -> Vec<String>,
+        wanted: Option<&str>,
+    ) -> Result<&'a T, ImageError> {
+        let is_wanted =
+            |image: &&T| wanted.is_none_or(|name| names(image).iter().any(|it| same(it, name)));
+        let mut found = images.iter().filter(is_wanted);
+        if let (Some(image), None) = (found.next(), found.next()) {
+            return Ok(image);
         }
+        let all: Vec<_> = images.iter().flat_map(&names).collect();
+        let all = if all.is_empty() { "without names".to_owned() } else { all.join(", ") };
+        Err(fail(
+            self.path,
+            match wanted {
+                Some(name) => format!("{name} is not the name of one image in it: {all}"),
+                None => format!("write docker-archive:FILE:NAME; its images are {all}"),
+            },
+        ))
     }
 }
 
@@ -259,19 +256,6 @@ impl Reader<'_> {
 fn same(known: &str, asked: &str) -> bool {
     let full = |name: &str| name.parse::<crate::reference::RegistryRef>().map(|it| it.to_string());
     known == asked || matches!((full(known), full(asked)), (Ok(known), Ok(asked)) if known == asked)
-}
-
-/// `name` from `base`, without `.` and `..`.
-fn clean(base: &str, name: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in base.split('/').chain(name.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 fn fail(path: &Path, why: impl ToString) -> ImageError {

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::{ImageError, OpenOptions, Place};
 use crate::oci::{Descriptor, Document, MAX_CONFIG, check_size};
 use crate::reference::ImageRef;
-use crate::registry::Repository;
 use crate::source::Blob;
 
 /// An image of whatever platforms, as it was signed.
@@ -53,14 +52,5 @@ impl Source {
     /// If it is not there, which a registry tells only when it is read.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
         self.place.blob(descriptor)
-    }
-
-    /// The repository that it is in, if it is in a registry.
-    #[must_use]
-    pub fn repository(&self) -> Option<&Repository> {
-        match &self.place {
-            Place::Registry { repository, .. } => Some(repository),
-            _ => None,
-        }
     }
 }

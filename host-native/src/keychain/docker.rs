@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::{Credential, helper};
+use crate::bounded;
 
 /// The key under which `docker login` stores the credential of Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -103,12 +104,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> io::Result<AuthFile> {
-    let mut content = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("it is too large"));
-    }
-    AuthFile::parse(&content)
+    AuthFile::parse(&bounded::read(path, MAX_FILE)?)
         .ok_or_else(|| io::Error::other("it is not what `docker login` writes"))
 }
 

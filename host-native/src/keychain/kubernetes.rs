@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::docker::AuthFile;
 use super::{Credential, helper};
+use crate::bounded;
 use crate::lock::lock;
 use crate::registry::{Pem, TransportSettings, client_builder};
 
@@ -409,9 +410,6 @@ fn pem(
 }
 
 fn read(file: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let open = std::fs::File::open(file).map_err(|error| error.to_string())?;
-    open.take(MAX_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
+    let content = bounded::read(file, MAX_FILE).map_err(|error| error.to_string())?;
+    String::from_utf8(content).map_err(|_| "it is no UTF-8 text".to_owned())
 }

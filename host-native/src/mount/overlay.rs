@@ -11,6 +11,8 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+use crate::temporary::TemporaryDir;
+
 const SOURCE: &str = "lazystar";
 /// What one mount(2) call takes as options, less room for the rest.
 const MAX_OPTIONS: usize = 4000;
@@ -40,35 +42,16 @@ pub fn mount(
 /// # Errors
 /// When it cannot.
 pub fn probe(dir: &Path, user_xattrs: bool) -> Result<()> {
-    let probe = Probe::make(dir)?;
-    let (lower, merged) = (probe.0.join("lower"), probe.0.join("merged"));
+    let probe = TemporaryDir::new(&dir.join("probe"))?;
+    let (lower, merged) = (probe.path().join("lower"), probe.path().join("merged"));
     for dir in [&lower, &merged] {
         fs::create_dir(dir)?;
     }
     fs::write(lower.join("file"), b"below")?;
-    mount(&[lower], Some(&probe.0), user_xattrs, &merged)?;
+    mount(&[lower], Some(probe.path()), user_xattrs, &merged)?;
     let written = fs::write(merged.join("file"), b"above");
     rustix::mount::unmount(&merged, UnmountFlags::DETACH)?;
     written.context("overlayfs was mounted, but does not let a file be changed")
-}
-
-/// A directory that goes with what is in it.
-struct Probe(PathBuf);
-
-impl Probe {
-    fn make(dir: &Path) -> Result<Self> {
-        let path = dir.join(format!("probe-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(dir = %self.0.display(), %error, "cannot remove a directory");
-        }
-    }
 }
 
 /// Where overlayfs writes.

@@ -10,7 +10,7 @@ use lazystar_core::write::Summary;
 use serde_json::{Map, Value, json};
 
 use crate::image::REF_NAME;
-use crate::oci::media;
+use crate::oci::{Descriptor, media};
 
 /// A layer whose blob is a file.
 #[derive(Clone, Copy, Debug)]
@@ -120,13 +120,13 @@ impl Layout {
     /// # Errors
     ///
     /// If a file cannot be read or written.
-    pub fn tag(&self, mut descriptor: Value, tag: &str) -> Result<(), LayoutError> {
+    pub fn tag(&self, mut descriptor: Descriptor, tag: &str) -> Result<(), LayoutError> {
         // Whoever writes to it at the same time waits: the index is read, changed and written.
         let lock = File::open(&self.dir).and_then(|dir| dir.lock().map(|()| dir));
         let _lock = lock.map_err(at(&self.dir))?;
-        descriptor["annotations"][REF_NAME] = tag.into();
+        descriptor.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         write(&self.dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        add_to_index(&self.dir.join("index.json"), descriptor, tag)
+        add_to_index(&self.dir.join("index.json"), json!(descriptor), tag)
     }
 }
 
@@ -209,25 +209,16 @@ pub fn write_oci_layout(
         }
     }
     let config = image_config(layers, config).to_string();
-    let config_digest = layout.put(config.as_bytes())?;
+    layout.put(config.as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": media::OCI_MANIFEST,
-        "config": {
-            "mediaType": media::OCI_CONFIG,
-            "digest": config_digest.to_string(),
-            "size": config.len(),
-        },
+        "config": Descriptor::of(media::OCI_CONFIG, config.as_bytes()),
         "layers": layers.iter().map(|layer| layer_descriptor(layer.summary)).collect::<Vec<_>>(),
     })
     .to_string();
     let digest = layout.put(manifest.as_bytes())?;
-    let descriptor = json!({
-        "mediaType": media::OCI_MANIFEST,
-        "digest": digest.to_string(),
-        "size": manifest.len(),
-    });
-    layout.tag(descriptor, tag)?;
+    layout.tag(Descriptor::of(media::OCI_MANIFEST, manifest.as_bytes()), tag)?;
     Ok(digest)
 }
 

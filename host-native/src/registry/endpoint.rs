@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use reqwest::Url;
 use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
 
+use super::client::Call;
 use super::is_loopback;
 use super::transport::Transport;
 use crate::metrics::HostMetrics;
@@ -88,6 +89,18 @@ impl Endpoint {
             url.query_pairs_mut().append_pair("ns", namespace);
         }
         url
+    }
+
+    /// A request to `url`, which may be where the host sends others, with all that is configured for
+    /// the host.
+    pub(super) fn call(&self, method: Method, url: Url) -> Call {
+        Call {
+            headers: if self.is_own(&url) { self.headers.clone() } else { HeaderMap::new() },
+            patience: self.patience,
+            sent: Some(self.metrics.requests.clone()),
+            transport: self.transport.clone(),
+            ..Call::new(method, url)
+        }
     }
 
     /// Where its API begins, by the protocol that it is believed to speak.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
@@ -177,22 +176,18 @@ impl Repository {
             (false, true) => Some(ATTEMPTS_AT_MIRROR),
             (false, false) => question.attempts,
         };
-        let call = |url: &Url, attempts: Option<u32>| Call {
+        let call = |url: &Url| Call {
             accept: question.accept,
             range: question.range.clone(),
-            headers: if endpoint.is_own(url) { endpoint.headers.clone() } else { HeaderMap::new() },
             attempts,
-            patience: endpoint.patience,
-            sent: Some(endpoint.metrics.requests.clone()),
-            transport: endpoint.transport.clone(),
             urgency: question.urgency.clone(),
-            ..Call::new(question.method.clone(), url.clone())
+            ..endpoint.call(question.method.clone(), url.clone())
         };
         let login = Login { endpoint, repository: self.name() };
         if let Some(other) = endpoint.other_scheme(url) {
             let mut refused = None;
             for url in [url, &other] {
-                let call = Call { one_dial: true, ..call(url, attempts) };
+                let call = Call { one_dial: true, ..call(url) };
                 match self.client().walk(call, login).await {
                     // What a server of the other protocol answers.
                     Ok(response) if response.status() == StatusCode::BAD_REQUEST => {
@@ -211,7 +206,7 @@ impl Repository {
                 return accept(response, endpoint);
             }
         }
-        let result = self.client().walk(call(url, attempts), login).await;
+        let result = self.client().walk(call(url), login).await;
         if matches!(result, Err(FetchError::Unreachable { .. })) {
             endpoint.is_away();
         }

@@ -5,16 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lazystar_core::write::clean;
 use reqwest::Url;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::endpoint::Capabilities;
 use super::transport::{Pem, TransportSettings};
+use crate::bounded;
 
 /// Larger than any such file that somebody wrote.
 const MAX_FILE: u64 = 1 << 20;
@@ -66,15 +68,8 @@ pub(super) fn directory(roots: &[PathBuf], host: &str) -> Option<PathBuf> {
 /// If it cannot be read. A `hosts.toml` with mistakes is no error.
 pub(super) fn load(dir: &Path) -> io::Result<Listed> {
     let file = dir.join("hosts.toml");
-    let text = match fs::File::open(&file) {
-        Ok(open) => {
-            let mut text = String::new();
-            open.take(MAX_FILE + 1).read_to_string(&mut text)?;
-            if text.len() as u64 > MAX_FILE {
-                return Err(io::Error::other("hosts.toml is larger than 1 MiB"));
-            }
-            text
-        }
+    let text = match bounded::read(&file, MAX_FILE) {
+        Ok(content) => String::from_utf8(content).map_err(io::Error::other)?,
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
     };
@@ -241,27 +236,15 @@ impl Address {
         }
         let written = &rest[authority.len()..];
         let written = written.split(['?', '#']).next().unwrap_or_default();
-        let mut path = cleaned(written);
+        let mut path = match clean(written) {
+            root if root.is_empty() => root,
+            below => format!("/{below}"),
+        };
         if !override_path && !path.ends_with("/v2") {
             path.push_str("/v2");
         }
         Ok(Self { secure: url.scheme() == "https", host, path })
     }
-}
-
-/// A path without empty and dotted parts, and without a slash at its end.
-fn cleaned(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.iter().map(|part| format!("/{part}")).collect()
 }
 
 fn check_proxy(text: String) -> Result<String, String> {

@@ -204,13 +204,7 @@ impl Repository {
 }
 
 fn call(endpoint: &Endpoint, url: Url) -> Call {
-    Call {
-        headers: endpoint.headers.clone(),
-        transport: endpoint.transport.clone(),
-        attempts: Some(1),
-        patience: endpoint.patience,
-        ..Call::new(Method::GET, url)
-    }
+    Call { attempts: Some(1), ..endpoint.call(Method::GET, url) }
 }
 
 /// The way to log in that an answer asks for, without what may be a secret.

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::client_certificates;
+use crate::bounded;
 
 /// Largest file of certificates or keys.
 const MAX_PEM: u64 = 4 << 20;
@@ -54,7 +55,8 @@ struct Own {
 impl Pem {
     /// Reads a file. What is wrong with it is said when it is needed.
     pub(crate) fn read(path: &Path) -> Self {
-        let content = read(path).map_err(|why| format!("cannot read {}: {why}", path.display()));
+        let content = bounded::read(path, MAX_PEM)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()));
         Self { path: path.to_owned(), content: content.map(Into::into) }
     }
 
@@ -75,14 +77,6 @@ impl Pem {
     fn holds_no_certificates(&self) -> String {
         format!("{} holds no certificates (PEM)", self.path.display())
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut content = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_PEM + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if content.len() as u64 > MAX_PEM { Err("it is too large".to_owned()) } else { Ok(content) }
 }
 
 impl TransportSettings {

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lazystar_core::Digest;
-use reqwest::header::{
-    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
-};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::auth::Login;
@@ -61,7 +59,7 @@ impl Pusher {
         let Some(other) = self.endpoint.other_scheme(&url) else { return Ok(()) };
         let mut failure = None;
         for url in [url, other] {
-            let call = Call { one_dial: true, ..self.call(Method::GET, url.clone()) };
+            let call = Call { one_dial: true, ..self.endpoint.call(Method::GET, url.clone()) };
             match self.send(call).await {
                 Ok(response) if response.status() == StatusCode::BAD_REQUEST => {}
                 Ok(response) => {
@@ -79,7 +77,7 @@ impl Pusher {
     /// Whether the repository has a blob.
     pub(crate) async fn has_blob(&self, digest: Digest) -> Result<bool, FetchError> {
         let url = self.url(&["blobs", &digest.to_string()]);
-        let response = self.send(self.call(Method::HEAD, url)).await?;
+        let response = self.send(self.endpoint.call(Method::HEAD, url)).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(false);
         }
@@ -91,7 +89,7 @@ impl Pusher {
     pub(crate) async fn mount(&self, digest: Digest, from: &str) -> Result<bool, FetchError> {
         let mut url = self.url(&["blobs", "uploads", ""]);
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
-        let response = self.send(self.call(Method::POST, url)).await?;
+        let response = self.send(self.endpoint.call(Method::POST, url)).await?;
         match response.status() {
             StatusCode::CREATED => Ok(true),
             // It began an upload instead, which nobody needs: it ends by itself.
@@ -105,7 +103,7 @@ impl Pusher {
     /// Begins to send a blob.
     pub(crate) async fn begin(&self) -> Result<Upload, FetchError> {
         let url = self.url(&["blobs", "uploads", ""]);
-        let response = self.send(self.call(Method::POST, url.clone())).await?;
+        let response = self.send(self.endpoint.call(Method::POST, url.clone())).await?;
         if response.status() != StatusCode::ACCEPTED {
             return Err(self.refused(response, "an upload").await);
         }
@@ -121,8 +119,10 @@ impl Pusher {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<(), FetchError> {
-        let call =
-            Call { body: bytes, ..self.call(Method::PUT, self.url(&["manifests", reference])) };
+        let call = Call {
+            body: bytes,
+            ..self.endpoint.call(Method::PUT, self.url(&["manifests", reference]))
+        };
         let response = self.send(with_header(call, CONTENT_TYPE, media_type)).await?;
         if response.status() != StatusCode::CREATED && response.status() != StatusCode::OK {
             return Err(self.refused(response, &format!("manifest {reference}")).await);
@@ -133,21 +133,6 @@ impl Pusher {
 
     fn url(&self, path: &[&str]) -> Url {
         self.endpoint.url(self.repository.name(), path)
-    }
-
-    fn call(&self, method: Method, url: Url) -> Call {
-        let endpoint = &self.endpoint;
-        Call {
-            headers: if endpoint.is_own(&url) {
-                endpoint.headers.clone()
-            } else {
-                HeaderMap::new()
-            },
-            patience: endpoint.patience,
-            sent: Some(endpoint.metrics.requests.clone()),
-            transport: endpoint.transport.clone(),
-            ..Call::new(method, url)
-        }
     }
 
     async fn send(&self, call: Call) -> Result<Response, FetchError> {
@@ -235,7 +220,7 @@ impl Upload {
     /// end the registry reads what it has.
     fn call(&self, method: Method) -> Call {
         let patience = self.pusher.repository.client().options().total_timeout;
-        Call { patience: Some(patience), ..self.pusher.call(method, self.url.clone()) }
+        Call { patience: Some(patience), ..self.pusher.endpoint.call(method, self.url.clone()) }
     }
 
     async fn patch(&mut self, piece: Bytes) -> Result<(), FetchError> {
@@ -262,7 +247,8 @@ impl Upload {
 
     /// Asks how much the registry has.
     async fn ask(&mut self) -> Result<(), FetchError> {
-        let response = self.pusher.send(self.pusher.call(Method::GET, self.url.clone())).await?;
+        let response =
+            self.pusher.send(self.pusher.endpoint.call(Method::GET, self.url.clone())).await?;
         if !response.status().is_success() {
             return Err(self.pusher.refused(response, "to go on with an upload").await);
         }

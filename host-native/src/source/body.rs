@@ -57,19 +57,7 @@ impl Body {
         opened: Opened,
         urgency: Urgency,
     ) -> Self {
-        let mut body = Self {
-            blob: Arc::clone(blob),
-            urgency,
-            feed: None,
-            start,
-            at: start,
-            end,
-            is_whole: false,
-            begun: None,
-            progress: Instant::now(),
-            fruitless: 0,
-            resumed: 0,
-        };
+        let mut body = Self::empty(blob, (start, end), urgency);
         // The first answer changes nothing.
         let _ = body.take(opened);
         body
@@ -87,10 +75,16 @@ impl Body {
         (start, end): (u64, u64),
         whole: Arc<WholeBlob>,
     ) -> Self {
+        let feed = Some(Feed::Whole(whole));
+        Self { feed, ..Self::empty(blob, (start, end), Urgency::default()) }
+    }
+
+    /// The body of `start..end`, of which nobody has begun.
+    fn empty(blob: &Arc<Inner>, (start, end): (u64, u64), urgency: Urgency) -> Self {
         Self {
             blob: Arc::clone(blob),
-            urgency: Urgency::default(),
-            feed: Some(Feed::Whole(whole)),
+            urgency,
+            feed: None,
             start,
             at: start,
             end,

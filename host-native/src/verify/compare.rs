@@ -8,7 +8,7 @@ use lazystar_core::Digest;
 use lazystar_core::digest::Hasher;
 use lazystar_core::tar::{Entry, Event, Kind};
 use lazystar_core::time::parse_rfc3339;
-use lazystar_core::write::{TOC_NAME, clean};
+use lazystar_core::write::{TOC_NAME, clean, type_name};
 use serde::Deserialize;
 
 use super::Lies;
@@ -239,15 +239,6 @@ impl Comparison {
 
 /// What a TOC says otherwise than the tar.
 fn differences(claim: &TocEntry, entry: &Entry) -> Vec<&'static str> {
-    let kind = match entry.kind {
-        Kind::Directory => "dir",
-        Kind::Regular => "reg",
-        Kind::Symlink => "symlink",
-        Kind::HardLink => "hardlink",
-        Kind::CharDevice => "char",
-        Kind::BlockDevice => "block",
-        Kind::Fifo => "fifo",
-    };
     let xattrs: BTreeMap<_, _> =
         entry.xattrs.iter().map(|(name, value)| (name.clone(), STANDARD.encode(value))).collect();
     // Other writers leave out a time before 1970 or at its beginning.
@@ -255,7 +246,7 @@ fn differences(claim: &TocEntry, entry: &Entry) -> Vec<&'static str> {
     let time = parse_rfc3339(claim.modtime.as_bytes()).map_or(0, |nanos| nanos.div_euclid(BILLION));
     let same_time = time == entry.mtime || (claim.modtime.is_empty() && entry.mtime <= 0);
     [
-        (claim.r#type == kind, "type"),
+        (claim.r#type == type_name(entry.kind), "type"),
         (claim.size == entry.size, "size"),
         (claim.mode & 0o7777 == entry.mode, "mode"),
         ((claim.uid, claim.gid) == (entry.uid, entry.gid), "owner"),
