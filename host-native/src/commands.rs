@@ -202,7 +202,7 @@ fn open_cache(dir: &Path, limit: Option<u64>) -> Result<Cache> {
 fn source_options(global: &Global) -> Result<OpenOptions> {
     let config = configured(global)?;
     let cache = cache(global, &config)?;
-    Ok(open_options(global, &config, Keychain::default(), &cache))
+    Ok(open_options(global, &config, usual_keychain(&config), &cache))
 }
 
 /// An image that is for the platform asked for.
