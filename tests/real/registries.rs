@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lazystar_core::Digest;
 use lazystar_tests::certificates::Certificates;
-use lazystar_tests::proxy::Proxy;
+use lazystar_tests::proxy::{Proxy, tunnels};
 use lazystar_tests::tree::Kind;
 
 use crate::registry::{Options, PASSWORD, Registry, USER};
@@ -192,6 +192,87 @@ fn proxies_of_the_environment() {
         assert!(listed.status.success(), "{errors}");
         assert!(String::from_utf8_lossy(&listed.stdout).contains("passwd"));
         assert!(!list("two", "registry.invalid").status.success());
+        Ok(())
+    });
+}
+
+/// The same with TLS, for which a proxy makes tunnels.
+#[test]
+fn tunnels_of_the_environment() {
+    test("tunnels_of_the_environment", |rig| {
+        let image = image(rig)?;
+        let work = rig.work();
+        let pems = Certificates::new().write(work.path()).expect("the rig is writable");
+        let content = rig.file("registry")?;
+        let options = Options { content: Some(&content), tls: Some(&pems), ..Options::default() };
+        let registry = Registry::start_as(&work.path().join("registry"), &options)?;
+        let (proxy, named) = tunnels(&registry.address).expect("a port on loopback");
+        let host = "registry.invalid:5000";
+        let (certificate, key) = (&pems.client, &pems.client_key);
+        let hosts_toml = format!(
+            "server = \"https://{host}\"\nskip_verify = true\nclient = [[{certificate:?}, {key:?}]]\n"
+        );
+        let config = configure(work.path(), host, &hosts_toml);
+        let list = |cache: &str, excepted: &str| {
+            let mut command = rig.lazystar(["ls", &format!("{host}/{image}"), "/etc"]);
+            command.arg("--config").arg(&config).arg("--cache-dir").arg(work.path().join(cache));
+            command.env("HTTPS_PROXY", format!("http://{proxy}")).env("NO_PROXY", excepted);
+            command.output().expect("it starts")
+        };
+        let listed = list("one", "");
+        let errors = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(listed.status.success(), "{errors}");
+        assert!(String::from_utf8_lossy(&listed.stdout).contains("passwd"));
+        let mut named = named.lock().expect("nobody panics").clone();
+        named.dedup();
+        assert_eq!(named, [host]);
+        assert!(!list("two", "registry.invalid").status.success());
+        Ok(())
+    });
+}
+
+/// Whatever reads an image takes credentials from wherever they may be.
+#[test]
+fn credentials_are_taken_from_everywhere() {
+    test("credentials_are_taken_from_everywhere", |rig| {
+        let image = rig.image(&["layers:ctr-esgz"])?;
+        let work = rig.work();
+        let content = rig.file("registry")?;
+        let registry = Registry::start(&work.path().join("registry"), Some(&content))?;
+        let name = format!("{}/{image}", registry.address);
+        let file = log_in(work.path(), &registry.address, PASSWORD).join("config.json");
+        let below = |dir: &str| {
+            let path = work.path().join(dir).join("containers/auth.json");
+            fs::create_dir_all(path.parent().expect("it has one")).expect("the rig is writable");
+            fs::copy(&file, path).expect("the rig is writable");
+            work.path().join(dir)
+        };
+        let config = work.path().join("config.toml");
+        fs::write(&config, format!("[lazystar]\npull_secrets = [{file:?}]\n"))
+            .expect("the rig is writable");
+        let nowhere = work.path().join("nowhere");
+        let verify = |variable: &str, value: &Path, more: &[&OsStr]| {
+            let cache = tempfile::tempdir_in(work.path()).expect("the rig is writable");
+            let mut command = rig.lazystar(["verify", &name]);
+            command.arg("--cache-dir").arg(cache.path()).args(more);
+            for unset in ["DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "HOME"] {
+                command.env(unset, &nowhere);
+            }
+            command.env_remove("REGISTRY_AUTH_FILE").env(variable, value);
+            command.output().expect("it starts")
+        };
+        let nothing = verify("DOCKER_CONFIG", &nowhere, &[]);
+        assert!(String::from_utf8_lossy(&nothing.stderr).contains("docker login"), "{nothing:?}");
+        for (variable, value, more) in [
+            ("DOCKER_CONFIG", file.parent().expect("it has one").to_owned(), &[][..]),
+            ("REGISTRY_AUTH_FILE", file.clone(), &[]),
+            ("XDG_RUNTIME_DIR", below("run"), &[]),
+            ("XDG_CONFIG_HOME", below("config"), &[]),
+            ("DOCKER_CONFIG", nowhere.clone(), &[OsStr::new("--config"), config.as_os_str()]),
+        ] {
+            let verified = verify(variable, &value, more);
+            assert!(verified.status.success(), "{variable}: {verified:?}");
+        }
         Ok(())
     });
 }

@@ -89,6 +89,46 @@ impl Proxy {
     }
 }
 
+/// An HTTP proxy that makes tunnels, all of them to `upstream`, whatever host is named; gives its address and which hosts
+/// were.
+///
+/// # Errors
+/// Fails where no port can be bound.
+pub fn tunnels(upstream: &str) -> io::Result<(String, Arc<Mutex<Vec<String>>>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let named = Arc::new(Mutex::new(Vec::new()));
+    let (upstream, naming) = (upstream.to_owned(), Arc::clone(&named));
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let (upstream, naming) = (upstream.clone(), Arc::clone(&naming));
+            // A client that does not do its part is left.
+            thread::spawn(move || tunnel(client, &upstream, &naming).is_ok());
+        }
+    });
+    Ok((address, named))
+}
+
+fn tunnel(mut client: TcpStream, upstream: &str, named: &Mutex<Vec<String>>) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let Some(host) = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next()) else {
+        return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\n\r\n");
+    };
+    lock(named).push(host.to_owned());
+    let mut server = TcpStream::connect(upstream)?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+    thread::spawn(move || io::copy(&mut from_client, &mut to_server));
+    io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Both)
+}
+
 impl Shared {
     fn serve(self: &Arc<Self>, client: &TcpStream) {
         if *lock(&self.network) == Network::Down {
