@@ -1,0 +1,14 @@
+// Makes JavaScript of the component. Both variants have the same glue; the page takes the code that the browser can run.
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { transpile } from '@bytecodealliance/jco-transpile';
+
+const options = { name: 'engine', instantiation: 'async', nodejsCompat: false, minify: true };
+for (const [variant, outDir] of [['engine', 'src/generated/scalar'], ['engine.simd', 'src/generated/simd']]) {
+    const component = new URL(`../dist/${variant}.wasm`, import.meta.url).pathname;
+    const { files } = await transpile(component, { ...options, outDir });
+    for (const [path, content] of Object.entries(files)) {
+        await mkdir(dirname(path), { recursive: true });
+        await writeFile(path, content);
+    }
+}
