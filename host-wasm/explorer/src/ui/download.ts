@@ -1,6 +1,5 @@
 /** Files and directories as downloads of the browser: it shows how far they are, and writes them as they come. */
 import type { Row } from '../api';
-import { serviceWorkerUrl } from '../vfs';
 import { bytes } from './format';
 import { say } from './live';
 import { engine, problem } from './session';
@@ -14,10 +13,10 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     const { view } = route.peek();
     const name = safe(row.name || 'root') + (asTar ? '.tar' : '');
     if (!asTar && row.kind !== 'regular') return say(`${row.name} is not a file`);
-    const url = serviceWorkerUrl(view, row.path, asTar ? 'tar' : 'download');
-    if (url) {
+    const url = navigator.serviceWorker?.controller && window.lazystar.image?.url(row.path);
+    if (url && view === 'merged') {
         say(`Downloading ${name}`);
-        return save(url, name);
+        return save(`${url}?${asTar ? 'tar' : 'download'}`, name);
     }
     const current = engine.peek();
     if (!current) return;

@@ -5,7 +5,7 @@ import { go, route } from './route';
 import { openLayers } from './session';
 
 export function listen(): void {
-    addEventListener('keydown', (event) => {
+    window.addEventListener('keydown', (event) => {
         if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
         const target = event.target as HTMLElement;
         if (target.closest('input, textarea, select, dialog')) {

@@ -1,6 +1,6 @@
 /** Which rows of a long list can be seen. */
 import { useSignal, type Signal } from '@preact/signals';
-import { useLayoutEffect, type MutableRef } from 'preact/hooks';
+import { useLayoutEffect } from 'preact/hooks';
 
 const AROUND = 12;
 
@@ -16,7 +16,7 @@ export interface Window {
 }
 
 /** @param height of each row in pixels */
-export function useWindow(body: MutableRef<HTMLElement | null>, rows: number, height: number): Window {
+export function useWindow(body: { current: HTMLElement | null }, rows: number, height: number): Window {
     const top = useSignal(0);
     const size = useSignal(600);
     const onScroll = (): void => set(top, Math.floor((body.current?.scrollTop ?? 0) / height));
@@ -33,7 +33,7 @@ export function useWindow(body: MutableRef<HTMLElement | null>, rows: number, he
     const first = Math.max(0, Math.floor((top.value - AROUND) / 8) * 8);
     return {
         first,
-        last: Math.min(rows, top.value + fits + AROUND),
+        last: Math.min(rows, first + fits + 2 * AROUND + 8),
         onScroll,
         page: () => Math.max(1, fits - 2),
         show: (row) => {

@@ -65,7 +65,7 @@ function Lines({ lines, wraps }: { lines: Line[]; wraps: boolean }) {
         go({ lines: [Math.min(from, line), Math.max(from, line)], tab: 'text' }, true);
     };
     return (
-        <div class={`text${wraps ? ' wraps' : ''}`} ref={body} tabIndex={0} role="region" aria-label="Content">
+        <div class={`content${wraps ? ' wraps' : ''}`} ref={body} tabIndex={0} role="region" aria-label="Content">
             {starts.map((start) => (
                 <Block key={start} start={start} lines={lines.slice(start, start + BLOCK)} marked={marked} mark={mark} body={body} />
             ))}
