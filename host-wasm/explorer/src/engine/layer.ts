@@ -6,6 +6,7 @@ import { dispose, type ByteRange, type Descriptor, type Layer, type Opener, type
 import type { Meters } from './meter';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
 import { concat, type Registry } from './registry';
+import { Slices } from './slices';
 
 /** What layers share. */
 export interface Context {
@@ -79,10 +80,10 @@ export class ImageLayer {
         this.#context.tell({ type: 'layer', layer: { ...this.facts } });
     }
 
-    /** Opens the layer; again, after a failure that may have passed. Never fails: `facts` say how it went. */
-    open(): Promise<void> {
+    /** Opens the layer; with `again` once more, after a failure that may have passed. Never fails: `facts` say how it went. */
+    open(again = false): Promise<void> {
         const { state, problem: why } = this.facts;
-        if (state === 'failed' && why && isTransient(why)) this.#opening = null;
+        if (again && state === 'failed' && why && isTransient(why)) this.#opening = null;
         return (this.#opening ??= this.#open());
     }
 
@@ -188,6 +189,11 @@ export class ImageLayer {
         return this.#tables().of(file);
     }
 
+    /** Where the content of a file begins in the blob; 0 where it has none there. */
+    firstByte(file: number): number {
+        return Number(engine(() => this.#layer?.chunks(file, 0, 1))?.chunks[0]?.blobRange?.offset ?? 0);
+    }
+
     #tables(): ChunkTables {
         if (!this.#chunks) throw problem('not-lazy', `Layer ${this.facts.index} is not open.`);
         return this.#chunks;
@@ -197,7 +203,9 @@ export class ImageLayer {
     async estimate(parts: Part[]): Promise<number> {
         const { store } = this.#context;
         const members = new Map<number, number>();
+        const slices = new Slices();
         for (const { file, offset, length } of parts) {
+            await slices.breathe();
             for (const chunk of this.#tables().covering(file, offset, length)) {
                 if (chunk.blobOffset === null || chunk.blobLength === null) continue;
                 if (chunk.digest !== null && store.has(chunk.digest)) continue;

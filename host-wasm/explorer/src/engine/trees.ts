@@ -28,32 +28,37 @@ export interface Findings {
 export class Trees {
     readonly #root: Root;
     readonly #findings: Findings;
-    /** The open layers, the bottom one first. */
-    #open: ImageLayer[] = [];
+    readonly #layers: readonly ImageLayer[];
+    /** Those that are merged, the bottom one first. */
+    #open: readonly ImageLayer[] = [];
     #merged: Rootfs | null = null;
     readonly #alone = new Map<number, Rootfs>();
 
-    constructor(root: Root, findings: Findings) {
+    constructor(root: Root, layers: readonly ImageLayer[], findings: Findings) {
         this.#root = root;
+        this.#layers = layers;
         this.#findings = findings;
     }
 
-    /** Makes the merged tree of these layers; those that are not open are left out. */
-    stack(layers: ImageLayer[]): void {
-        const open = layers.filter(({ layer }) => layer !== null);
-        if (this.#merged && open.length === this.#open.length && open.every((layer, index) => layer === this.#open[index])) return;
+    /** Merges the layers that are open now, and says whether they are others than before. */
+    stack(): boolean {
+        const open = this.#layers.filter(({ layer }) => layer !== null);
+        if (this.#merged && open.length === this.#open.length) return false;
         dispose(this.#merged);
         this.#open = open;
         this.#merged = new this.#root.overlay.Rootfs(open.flatMap(({ layer }) => (layer ? [layer] : [])));
+        return true;
     }
 
-    /** The open layers, the bottom one first: positions in the merged tree count these. */
+    /** The layers that are merged: positions in the merged tree count these. */
     get open(): readonly ImageLayer[] {
         return this.#open;
     }
 
     get merged(): Rootfs {
-        if (!this.#merged) throw problem('internal', 'The layers are not merged yet.');
+        if (!this.#merged || this.#open.length === 0) {
+            throw problem('not-lazy', 'No layer of this image is open: ordinary ones have to be downloaded whole first.');
+        }
         return this.#merged;
     }
 
@@ -69,13 +74,13 @@ export class Trees {
     }
 
     #located(view: View, { layer, entry }: Located): Node {
-        const of = view === 'merged' ? this.#open[layer] : this.#open.find(({ facts }) => facts.index === view);
+        const of = view === 'merged' ? this.#open[layer] : this.#layers[view];
         if (!of) throw problem('internal', 'The engine named a layer that there is not.');
         return { layer: of, entry };
     }
 
     #layer(view: View): ImageLayer | undefined {
-        return view === 'merged' ? undefined : this.#open.find(({ facts }) => facts.index === view);
+        return view === 'merged' ? undefined : this.#layers[view];
     }
 
     /** The object at a path. */
@@ -182,7 +187,7 @@ export class Trees {
                 modified: Number(entry.modified.seconds) + entry.modified.nanoseconds / 1e9,
                 links: entry.links,
                 target,
-                resolved: target === null ? null : this.resolve('merged', path),
+                resolved: target === null ? null : this.resolve(this.#merged ? 'merged' : view, path),
                 device: 'val' in kind ? `${kind.val.major}:${kind.val.minor}` : null,
                 layer: index,
                 change: inLayer ? this.#findings.change(index, path) : null,
