@@ -1,0 +1,255 @@
+/**
+ * Many small values in few files of the browser's private file system (OPFS), where making a file costs as much as writing
+ * a megabyte. A pack is a file of values, one after the other, and an index beside it: a head of 16 bytes, then a record of
+ * 44 for each value, written after the value. Only who holds both files open may write to them, so tabs never write to the
+ * same pack. Nothing is trusted: who reads a value checks it.
+ */
+
+/** Where packs are below the root of the private file system. */
+export const DIRECTORY = ['lazystar', 'packs'];
+
+const PACK = 32 << 20;
+const HEAD = 16;
+const RECORD = 44;
+const MAGIC = 0x3152_5a4c;
+
+/** How keys begin, by their number in an index. */
+const KINDS = ['sha256:', 'toc sha256:'];
+
+interface Place {
+    pack: string;
+    offset: number;
+    length: number;
+}
+
+interface Pack {
+    size: number;
+    /** Milliseconds since 1970. */
+    used: number;
+    keys: string[];
+}
+
+interface Own {
+    name: string;
+    data: FileSystemSyncAccessHandle;
+    index: FileSystemSyncAccessHandle;
+    size: number;
+    indexSize: number;
+}
+
+/** Reads a pack that nobody may write to, or whatever is there of one that another tab writes to. */
+type Source = FileSystemSyncAccessHandle | FileSystemFileHandle;
+
+export class Packs {
+    readonly #limit: number;
+    readonly #places = new Map<string, Place>();
+    readonly #packs = new Map<string, Pack>();
+    readonly #sources = new Map<string, Promise<Source>>();
+    #own: Own | null = null;
+    #acquiring: Promise<Own> | null = null;
+
+    private constructor(limit: number) {
+        this.#limit = limit;
+    }
+
+    /** Reads all indexes. */
+    static async open(limit: number): Promise<Packs> {
+        const packs = new Packs(limit);
+        await packs.#scan();
+        return packs;
+    }
+
+    has(key: string): boolean {
+        return this.#places.has(key);
+    }
+
+    async get(key: string): Promise<Uint8Array | null> {
+        const place = this.#places.get(key);
+        if (!place) return null;
+        const { pack, offset, length } = place;
+        try {
+            const bytes = new Uint8Array(length);
+            const own = this.#own?.name === pack ? this.#own.data : null;
+            const source = own ?? (await this.#source(pack));
+            if ('read' in source) return source.read(bytes, { at: offset }) === length ? bytes : null;
+            const read = await (await source.getFile()).slice(offset, offset + length).arrayBuffer();
+            return read.byteLength === length ? new Uint8Array(read) : null;
+        } catch {
+            // Another tab removed or is changing it.
+            this.forget(key);
+            return null;
+        }
+    }
+
+    /** Keeps a value; never fails, since nothing depends on it. */
+    async put(key: string, bytes: Uint8Array): Promise<void> {
+        const kind = KINDS.findIndex((start) => key.startsWith(start));
+        if (kind < 0 || this.has(key) || bytes.length > PACK) return;
+        try {
+            const own = await (this.#acquiring ??= this.#acquire());
+            if (this.has(key)) return;
+            own.data.write(bytes, { at: own.size });
+            own.index.write(record(kind, own.size, bytes.length, key), { at: own.indexSize });
+            this.#enter(own.name, key, own.size, bytes.length);
+            own.size += bytes.length;
+            own.indexSize += RECORD;
+            if (own.size >= PACK) this.#release();
+        } catch {
+            // No space, or cleared at this moment.
+            this.#release();
+        }
+    }
+
+    forget(key: string): void {
+        this.#places.delete(key);
+    }
+
+    /** Closes all files and forgets what is in them. */
+    close(): void {
+        this.#release();
+        for (const source of this.#sources.values()) void source.then((handle) => 'read' in handle && handle.close(), () => undefined);
+        this.#sources.clear();
+        this.#places.clear();
+        this.#packs.clear();
+    }
+
+    #enter(name: string, key: string, offset: number, length: number): void {
+        this.#places.set(key, { pack: name, offset, length });
+        const pack = this.#packs.get(name);
+        pack?.keys.push(key);
+        if (pack) pack.size += length + RECORD;
+    }
+
+    #release(): void {
+        this.#own?.data.close();
+        this.#own?.index.close();
+        this.#own = null;
+        this.#acquiring = null;
+    }
+
+    async #scan(): Promise<void> {
+        const directory = await folder();
+        for await (const [name, handle] of directory.entries()) {
+            if (!name.endsWith('.index') || !(handle instanceof FileSystemFileHandle)) continue;
+            const pack = name.slice(0, -'.index'.length);
+            if (this.#packs.has(pack)) continue;
+            try {
+                const bytes = await (await handle.getFile()).arrayBuffer();
+                if (bytes.byteLength < HEAD) continue;
+                const view = new DataView(bytes);
+                if (view.getUint32(0, true) !== MAGIC) continue;
+                this.#packs.set(pack, { size: bytes.byteLength, used: view.getFloat64(8, true), keys: [] });
+                for (let at = HEAD; at + RECORD <= bytes.byteLength; at += RECORD) {
+                    const kind = KINDS[view.getUint32(at, true)];
+                    if (kind === undefined) continue;
+                    const key = kind + hex(new Uint8Array(bytes, at + 12, 32));
+                    this.#enter(pack, key, view.getUint32(at + 4, true), view.getUint32(at + 8, true));
+                }
+            } catch {
+                // Another tab has just removed it.
+            }
+        }
+    }
+
+    /** A pack to write to: one that is not full and nobody has open, or a new one. */
+    async #acquire(): Promise<Own> {
+        await this.#scan();
+        await this.#evict();
+        const directory = await folder();
+        const used = [...this.#packs].filter(([name, { size }]) => size < PACK && !this.#sources.has(name)).map(([name]) => name);
+        const fresh = `${Date.now().toString(36)}-${crypto.getRandomValues(new Uint32Array(1))[0]?.toString(36)}`;
+        for (const name of [...used, fresh]) {
+            let data: FileSystemSyncAccessHandle | null = null;
+            try {
+                const create = name === fresh;
+                data = await (await directory.getFileHandle(name, { create })).createSyncAccessHandle();
+                const index = await (await directory.getFileHandle(`${name}.index`, { create })).createSyncAccessHandle();
+                const indexSize = HEAD + Math.floor(Math.max(0, index.getSize() - HEAD) / RECORD) * RECORD;
+                index.write(head(), { at: 0 });
+                if (!this.#packs.has(name)) this.#packs.set(name, { size: HEAD, used: Date.now(), keys: [] });
+                return (this.#own = { name, data, index, size: data.getSize(), indexSize });
+            } catch (thrown) {
+                data?.close();
+                if (name === fresh) throw thrown;
+            }
+        }
+        throw new Error('no pack');
+    }
+
+    /** Removes packs until there is room for another one, what was not used for the longest time first. */
+    async #evict(): Promise<void> {
+        const directory = await folder();
+        let size = [...this.#packs.values()].reduce((sum, pack) => sum + pack.size, 0);
+        const oldest = [...this.#packs].sort(([, one], [, other]) => one.used - other.used);
+        for (const [name, pack] of oldest) {
+            if (size + PACK <= this.#limit) return;
+            if (this.#sources.has(name)) continue;
+            try {
+                await directory.removeEntry(`${name}.index`);
+                await directory.removeEntry(name);
+            } catch {
+                // Another tab uses it.
+                continue;
+            }
+            size -= pack.size;
+            this.#packs.delete(name);
+            for (const key of pack.keys) if (this.#places.get(key)?.pack === name) this.#places.delete(key);
+        }
+    }
+
+    #source(name: string): Promise<Source> {
+        const known = this.#sources.get(name);
+        if (known) return known;
+        const source = open(name);
+        this.#sources.set(name, source);
+        source.catch(() => this.#sources.delete(name));
+        return source;
+    }
+}
+
+async function open(name: string): Promise<Source> {
+    const directory = await folder();
+    try {
+        // Says when it was used last, unless its writer does that.
+        const index = await (await directory.getFileHandle(`${name}.index`)).createSyncAccessHandle();
+        index.write(head(), { at: 0 });
+        index.close();
+    } catch {
+        // In use.
+    }
+    const file = await directory.getFileHandle(name);
+    try {
+        const shared = { mode: 'read-only' } as unknown;
+        return await (file.createSyncAccessHandle as (options: unknown) => Promise<FileSystemSyncAccessHandle>).call(file, shared);
+    } catch {
+        return file;
+    }
+}
+
+async function folder(): Promise<FileSystemDirectoryHandle> {
+    let at = await navigator.storage.getDirectory();
+    for (const name of DIRECTORY) at = await at.getDirectoryHandle(name, { create: true });
+    return at;
+}
+
+function head(): Uint8Array {
+    const view = new DataView(new ArrayBuffer(HEAD));
+    view.setUint32(0, MAGIC, true);
+    view.setFloat64(8, Date.now(), true);
+    return new Uint8Array(view.buffer);
+}
+
+function record(kind: number, offset: number, length: number, key: string): Uint8Array {
+    const bytes = new Uint8Array(RECORD);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(0, kind, true);
+    view.setUint32(4, offset, true);
+    view.setUint32(8, length, true);
+    const digest = key.slice(-64);
+    for (let at = 0; at < 32; at += 1) bytes[12 + at] = Number.parseInt(digest.slice(2 * at, 2 * at + 2), 16);
+    return bytes;
+}
+
+function hex(bytes: Uint8Array): string {
+    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -1,0 +1,91 @@
+/** What comlink has to know on both sides: failures keep their `problem`, streams cross over. */
+import { transferHandlers, type TransferHandler } from 'comlink';
+import { ApiError, type Problem } from '../api';
+import { asProblem } from './problems';
+
+interface Thrown {
+    value: unknown;
+}
+
+/** A stream alone, or an answer with a stream in it. */
+type Streaming = ReadableStream<Uint8Array> | { stream: ReadableStream<Uint8Array> };
+interface Wired {
+    bare: boolean;
+    rest: object;
+    carrier: ReadableStream<Uint8Array> | MessagePort;
+}
+
+const ownThrow = transferHandlers.get('throw') as TransferHandler<Thrown, unknown>;
+const throwing: TransferHandler<Thrown, Problem> = {
+    canHandle: (value): value is Thrown => ownThrow.canHandle(value),
+    serialize: ({ value }) => [asProblem(value), []],
+    deserialize: (problem) => {
+        throw new ApiError(problem);
+    },
+};
+
+const streaming: TransferHandler<Streaming, Wired> = {
+    canHandle: (value): value is Streaming =>
+        value instanceof ReadableStream || (value as { stream?: unknown } | null)?.stream instanceof ReadableStream,
+    serialize: (value) => {
+        const bare = value instanceof ReadableStream;
+        const { stream, ...rest } = bare ? { stream: value } : value;
+        const carrier = streamsCross() ? stream : send(stream);
+        return [{ bare, rest, carrier }, [carrier]];
+    },
+    deserialize: ({ bare, rest, carrier }) => {
+        const stream = carrier instanceof MessagePort ? receive(carrier) : carrier;
+        return bare ? stream : { ...rest, stream };
+    },
+};
+
+/** Called once on each side, before anything else. */
+export function prepare(): void {
+    transferHandlers.set('throw', throwing as TransferHandler<unknown, unknown>);
+    transferHandlers.set('stream', streaming as TransferHandler<unknown, unknown>);
+}
+
+/** Safari has streams that cannot be transferred. */
+function streamsCross(): boolean {
+    try {
+        const stream = new ReadableStream();
+        structuredClone(stream, { transfer: [stream as unknown as Transferable] });
+        return true;
+    } catch {
+        return false;
+    }
+}
+
+/** Gives a stream out through a port, a piece whenever the other side asks. */
+function send(stream: ReadableStream<Uint8Array>): MessagePort {
+    const { port1, port2 } = new MessageChannel();
+    const reader = stream.getReader();
+    port1.onmessage = async ({ data }: MessageEvent<'pull' | 'cancel'>) => {
+        if (data === 'cancel') return reader.cancel();
+        try {
+            port1.postMessage(await reader.read());
+        } catch (thrown) {
+            port1.postMessage({ problem: asProblem(thrown) });
+        }
+    };
+    return port2;
+}
+
+function receive(port: MessagePort): ReadableStream<Uint8Array> {
+    return new ReadableStream<Uint8Array>(
+        {
+            pull: (controller) =>
+                new Promise<void>((done) => {
+                    port.onmessage = ({ data }: MessageEvent<{ done?: boolean; value?: Uint8Array; problem?: Problem }>) => {
+                        if (data.problem) controller.error(new ApiError(data.problem));
+                        else if (data.value) controller.enqueue(data.value);
+                        if (data.done) controller.close();
+                        done();
+                    };
+                    port.postMessage('pull');
+                }),
+            cancel: () => port.postMessage('cancel'),
+        },
+        { highWaterMark: 0 },
+    );
+}

@@ -1,0 +1,95 @@
+// The page's server, a plain server of files, and a registry with faults.
+import { createReadStream, existsSync, statSync } from 'node:fs';
+import { createServer, request } from 'node:http';
+import { once } from 'node:events';
+import { extname, join, normalize } from 'node:path';
+import { atEnd, page } from './harness.mjs';
+
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.json': 'application/json', '.wasm': 'application/wasm', '.woff2': 'font/woff2', '.webmanifest': 'application/manifest+json' };
+
+async function listen(handler) {
+    const server = createServer(handler).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const close = () => {
+        server.closeAllConnections();
+        server.close();
+    };
+    atEnd(close);
+    const host = `127.0.0.1:${server.address().port}`;
+    return { host, url: `http://${host}/`, close };
+}
+
+/** Files of the page. */
+function serveFile(incoming, outgoing) {
+    const path = decodeURIComponent(new URL(incoming.url, 'http://host').pathname);
+    const file = join(page, normalize(path === '/' ? '/index.html' : path));
+    if (!file.startsWith(page) || !existsSync(file) || !statSync(file).isFile()) {
+        outgoing.writeHead(404).end();
+        return;
+    }
+    outgoing.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream', 'cache-control': 'no-cache' });
+    createReadStream(file).pipe(outgoing);
+}
+
+/** A web server that has the page and nothing else: registries are asked directly. */
+export function startStatic() {
+    return listen(serveFile);
+}
+
+/** Passes a request on. `change` may alter headers and body of the answer. */
+export function pass(incoming, outgoing, host, path, change = (answer) => answer) {
+    const headers = { ...incoming.headers, host };
+    const onward = request(`http://${host}${path}`, { method: incoming.method, headers }, (answer) => {
+        const parts = [];
+        answer.on('data', (part) => parts.push(part));
+        answer.on('end', () => {
+            const { status, headers: changed, body } = change({ status: answer.statusCode, headers: { ...answer.headers }, body: Buffer.concat(parts) });
+            delete changed['transfer-encoding'];
+            if (incoming.method !== 'HEAD') changed['content-length'] = body.length;
+            outgoing.writeHead(status, changed).end(body);
+        });
+    });
+    onward.on('error', () => outgoing.writeHead(502).end());
+    incoming.pipe(onward);
+}
+
+/**
+ * A registry that another one stands behind. `rule` sees every request first; what it returns is done: `{ status, headers,
+ * body }` answers, `{ change }` alters what the other registry answers, `{ wait }` is milliseconds, nothing passes it on.
+ * `cors` sends the header that lets pages read. All requests are in `log`.
+ */
+export async function startFaulty(behind) {
+    const state = { log: [], rule: () => undefined, cors: true };
+    const server = await listen(async (incoming, outgoing) => {
+        const entry = { method: incoming.method, path: incoming.url, range: incoming.headers.range, authorization: incoming.headers.authorization, origin: incoming.headers.origin };
+        state.log.push(entry);
+        const action = state.rule(entry, state.log) ?? {};
+        if (action.wait) await new Promise((done) => setTimeout(done, action.wait));
+        const allow = state.cors ? { 'access-control-allow-origin': '*', ...(state.exposed ? { 'access-control-expose-headers': state.exposed } : {}) } : {};
+        if (action.status) {
+            outgoing.writeHead(action.status, { ...allow, ...action.headers }).end(action.body ?? '');
+            return;
+        }
+        if (action.drop) {
+            incoming.socket.destroy();
+            return;
+        }
+        if (action.ignoreRange) delete incoming.headers.range;
+        pass(incoming, outgoing, behind, incoming.url, (answer) => {
+            const changed = action.change ? action.change(answer) : answer;
+            return { ...changed, headers: { ...changed.headers, ...allow } };
+        });
+    });
+    return Object.assign(state, server);
+}
+
+/** `lazystar explore`, of which this stands in for the parts that the engine needs. */
+export function startExplorer() {
+    const about = JSON.stringify({ version: '0', proxy: '/registry/', registries: '*', image: null });
+    return listen((incoming, outgoing) => {
+        const proxied = /^\/registry\/([^/]+)(\/v2\/.*)$/.exec(incoming.url);
+        if (incoming.url === '/lazystar.json') outgoing.writeHead(200, { 'content-type': 'application/json' }).end(about);
+        else if (proxied) pass(incoming, outgoing, proxied[1], proxied[2]);
+        else serveFile(incoming, outgoing);
+    });
+}
