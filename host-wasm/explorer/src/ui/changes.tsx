@@ -1,0 +1,91 @@
+/** What a layer does to those below it. */
+import { useSignal } from '@preact/signals';
+import { useEffect, useRef } from 'preact/hooks';
+import type { Change, Problem } from '../api';
+import { visible } from './escape';
+import { bytes, counted } from './format';
+import { pathLink } from './files';
+import { route } from './route';
+import { engine, problem } from './session';
+import { Failed } from './states';
+import { useWindow } from './window';
+
+const ROW = 26;
+const all: Change[] = ['added', 'modified', 'metadata-only', 'duplicated', 'removed'];
+
+interface Line {
+    path: string;
+    change: Change;
+    before: number | null;
+    after: number | null;
+}
+
+export function Changes() {
+    const { view } = route.value;
+    const current = engine.value;
+    const lines = useSignal<Line[]>([]);
+    const hidden = useSignal<ReadonlySet<Change>>(new Set());
+    const failed = useSignal<Problem | null>(null);
+    const body = useRef<HTMLDivElement>(null);
+    useEffect(() => {
+        let isLate = false;
+        lines.value = [];
+        failed.value = null;
+        const read = async (): Promise<void> => {
+            if (!current || view === 'merged') return;
+            for (let start: number | null = 0; start !== null && !isLate; ) {
+                const page: { changes: Line[]; next: number | null } = await current.differences(view, start);
+                if (!isLate) lines.value = [...lines.value, ...page.changes];
+                start = page.next;
+            }
+        };
+        read().catch((thrown: unknown) => isLate || (failed.value = problem(thrown)));
+        return () => void (isLate = true);
+    }, [current, view]);
+    const shown = lines.value.filter(({ change }) => !hidden.value.has(change));
+    const { first, last, onScroll } = useWindow(body, shown.length, ROW);
+    if (view === 'merged') return <p class="empty">Choose a layer to see what it changes in the layers below it.</p>;
+    if (failed.value) return <Failed problem={failed.value} />;
+    const toggle = (change: Change): void => {
+        const next = new Set(hidden.value);
+        if (!next.delete(change)) next.add(change);
+        hidden.value = next;
+    };
+    return (
+        <div class="list">
+            <div class="tools" role="group" aria-label="Kinds of change">
+                {all.map((change) => (
+                    <label key={change} class={`mark ${change}`}>
+                        <input type="checkbox" checked={!hidden.value.has(change)} onChange={() => toggle(change)} /> {change}
+                    </label>
+                ))}
+                <span>{counted(shown.length, 'path')}</span>
+            </div>
+            <div class="rows" ref={body} tabIndex={0} role="list" aria-label={`Changes of layer ${view + 1}`} onScroll={onScroll}>
+                <div class="all" role="presentation" style={{ height: `${shown.length * ROW}px` }}>
+                    {shown.slice(first, last).map((line, index) => (
+                        <div
+                            class="row"
+                            role="listitem"
+                            key={line.path}
+                            style={{ top: `${(first + index) * ROW}px` }}
+                            aria-posinset={first + index + 1}
+                            aria-setsize={shown.length}
+                        >
+                            <span class={`mark ${line.change}`}>{line.change}</span>
+                            <a class="text" href={pathLink(line.path)} title={visible(line.path)}>
+                                {visible(line.path)}
+                            </a>
+                            <span class="size">{sizes(line)}</span>
+                        </div>
+                    ))}
+                </div>
+            </div>
+        </div>
+    );
+}
+
+function sizes({ before, after }: Line): string {
+    if (before === null || after === null || before === after) return bytes(after ?? before ?? 0);
+    return `${bytes(before)} → ${bytes(after)}`;
+}

@@ -1,0 +1,142 @@
+/** The layers of the image, the top one first as people think of them, and the merged tree above. */
+import type { LayerFacts, Meter } from '../api';
+import { bytes, count, counted, percent, short } from './format';
+import { visible } from './escape';
+import { say } from './live';
+import { go, link, route } from './route';
+import { engine, layers, meter, problem } from './session';
+import { Badge } from './trust';
+
+export function Layers() {
+    const { view } = route.value;
+    const all = layers.value;
+    const rows = [...all].reverse();
+    return (
+        <nav class="layers" aria-label="Layers">
+            <ul>
+                <li class={view === 'merged' ? 'current' : ''}>
+                    <a href={link({ view: 'merged' })} aria-current={view === 'merged' ? 'true' : undefined} onClick={pick('merged')}>
+                        <strong>All layers</strong>
+                        <span class="facts">
+                            {counted(all.length, 'layer')}, {bytes(all.reduce((sum, { size }) => sum + size, 0))}: what a container sees
+                        </span>
+                    </a>
+                </li>
+                {rows.map((layer) => (
+                    <Layer key={layer.index} layer={layer} isCurrent={view === layer.index} meter={meter.value} />
+                ))}
+            </ul>
+        </nav>
+    );
+}
+
+const pick = (view: 'merged' | number) => (event: MouseEvent) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go({ view });
+};
+
+function Layer({ layer, isCurrent, meter }: { layer: LayerFacts; isCurrent: boolean; meter: Meter | null }) {
+    const { index, state, changes } = layer;
+    const canShow = state === 'open';
+    const head = (
+        <>
+            <strong>
+                {index + 1} <span class="command">{visible(command(layer.command)) || <i>no command</i>}</span>
+            </strong>
+            <span class="facts">
+                <code>{short(layer.digest)}</code> {bytes(layer.size)}
+                {canShow && `, ${counted(layer.entries, 'entry', 'entries')}`}
+            </span>
+            {changes && (
+                <span class="changes">
+                    {(['added', 'modified', 'metadata-only', 'duplicated', 'removed'] as const)
+                        .filter((change) => changes[change] > 0)
+                        .map((change) => (
+                            <span class={`mark ${change}`} key={change}>
+                                {count(changes[change])} {change}
+                            </span>
+                        ))}
+                </span>
+            )}
+        </>
+    );
+    return (
+        <li class={`${isCurrent ? 'current ' : ''}${state}`} title={visible(layer.command)}>
+            {canShow ? (
+                <a href={link({ view: index })} aria-current={isCurrent ? 'true' : undefined} onClick={pick(index)}>
+                    {head}
+                </a>
+            ) : (
+                <div class="closed">{head}</div>
+            )}
+            <State layer={layer} />
+            <Heat layer={layer} touched={meter?.touched[index] ?? []} />
+        </li>
+    );
+}
+
+function State({ layer }: { layer: LayerFacts }) {
+    const start = (): void => {
+        engine.value?.download(layer.index).catch((thrown: unknown) => say(problem(thrown).message));
+    };
+    switch (layer.state) {
+        case 'open':
+            return <Badge assurance={layer.assurance} format={layer.format} />;
+        case 'opening':
+            return <span class="state">opening…</span>;
+        case 'downloading':
+            return (
+                <span class="state">
+                    <progress value={layer.progress} max={layer.size} aria-label={`Download of layer ${layer.index + 1}`} />{' '}
+                    {percent(layer.progress, layer.size)}
+                </span>
+            );
+        case 'ordinary':
+            return (
+                <span class="state">
+                    <span class="why">Not lazy: it has no table of contents.</span>
+                    <button type="button" onClick={start}>
+                        Download and index ({bytes(layer.size)})
+                    </button>
+                </span>
+            );
+        case 'failed':
+            return (
+                <span class="state problem" role="alert">
+                    {visible(layer.problem?.message ?? 'failed')}
+                </span>
+            );
+    }
+}
+
+/** Which parts of the blob were fetched. */
+function Heat({ layer, touched }: { layer: LayerFacts; touched: [number, number][] }) {
+    const sum = touched.reduce((sum, [, length]) => sum + length, 0);
+    const share = percent(sum, layer.size);
+    return (
+        <svg class="heat" viewBox="0 0 1000 1" preserveAspectRatio="none" role="img" aria-label={`${share} of this layer was fetched`}>
+            <title>
+                {bytes(sum)} of {bytes(layer.size)} fetched ({share})
+            </title>
+            {touched.map(([offset, length]) => (
+                <rect
+                    key={offset}
+                    x={(offset / layer.size) * 1000}
+                    width={Math.max(3, (length / layer.size) * 1000)}
+                    height="1"
+                />
+            ))}
+        </svg>
+    );
+}
+
+/** Without what every command of a builder has around it. */
+function command(text: string): string {
+    return text
+        .replace(/^\/bin\/sh -c #\(nop\)\s*/, '')
+        .replace(/^\/bin\/sh -c /, 'RUN ')
+        .replace(/\s*# buildkit$/, '')
+        .replace(/\s+/g, ' ')
+        .trim();
+}

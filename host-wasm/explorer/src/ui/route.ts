@@ -1,0 +1,150 @@
+/**
+ * What the page shows is in the fragment of its address, so that links, reload, back and forward restore it:
+ * `#/r/HOST/REPOSITORY[:TAG][@DIGEST]/-/PATH?view=LAYER&tab=hex&…`. A fragment is not sent to any server.
+ */
+import { signal } from '@preact/signals';
+import type { Place, View } from '../api';
+
+export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'image';
+export type Tab = 'text' | 'hex' | 'picture' | 'json' | 'elf' | 'details' | 'compare';
+
+export interface Route {
+    /** The image; `null` on the first page. */
+    place: Place | null;
+    /** The tag, also when `place.reference` is the digest that it led to. */
+    tag: string | null;
+    /** `OS/ARCHITECTURE[/VARIANT]` of an index. */
+    platform: string | null;
+    view: View;
+    /** What is selected. */
+    path: string;
+    panel: Panel;
+    /** How the file is shown; `null` lets its content decide. */
+    tab: Tab | null;
+    /** Lines that are marked, the first one being 1. */
+    lines: [number, number] | null;
+    /** Where the hexadecimal view is. */
+    offset: number;
+    /** What is searched for. */
+    query: string;
+    /** Layers whose versions of a file are compared. */
+    compare: [number, number] | null;
+}
+
+export const start: Route = {
+    place: null,
+    tag: null,
+    platform: null,
+    view: 'merged',
+    path: '/',
+    panel: 'files',
+    tab: null,
+    lines: null,
+    offset: 0,
+    query: '',
+    compare: null,
+};
+
+const panels: readonly string[] = ['files', 'search', 'changes', 'efficiency', 'image'] satisfies Panel[];
+const tabs: readonly string[] = ['text', 'hex', 'picture', 'json', 'elf', 'details', 'compare'] satisfies Tab[];
+
+/** Reads a fragment. What makes no sense is as if it were not there. */
+export function parse(fragment: string): Route {
+    const match = /^#\/r\/([^/?]+)\/(.+?)(?:\/-(\/[^?]*))?(?:\?(.*))?$/.exec(fragment);
+    if (!match) return start;
+    const [, registry = '', image = '', path = '/', parameters = ''] = match;
+    const place = reference(decode(registry), decode(image));
+    if (!place) return start;
+    const query = new URLSearchParams(parameters);
+    const numbers = (name: string): [number, number] | null => {
+        const found = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(query.get(name) ?? '');
+        return found ? [Number(found[1]), Number(found[2] ?? found[1])] : null;
+    };
+    const panel = query.get('panel') ?? '';
+    const tab = query.get('tab') ?? '';
+    return {
+        ...place,
+        platform: query.get('platform'),
+        view: numbers('layer')?.[0] ?? 'merged',
+        path: decode(path) || '/',
+        panel: panels.includes(panel) ? (panel as Panel) : 'files',
+        tab: tabs.includes(tab) ? (tab as Tab) : null,
+        lines: numbers('lines'),
+        offset: numbers('offset')?.[0] ?? 0,
+        query: query.get('q') ?? '',
+        compare: numbers('compare'),
+    };
+}
+
+/** Writes a fragment; `parse` gives the same route back. */
+export function format(route: Route): string {
+    if (!route.place) return '#/';
+    const { registry, repository, reference: of } = route.place;
+    const image = `${repository}${route.tag ? `:${route.tag}` : ''}${of.includes(':') ? `@${of}` : ''}`;
+    const query = new URLSearchParams();
+    const set = (name: string, value: unknown, unless: unknown): void => {
+        if (value !== unless && value !== null) query.set(name, Array.isArray(value) ? value.join('-') : String(value));
+    };
+    set('platform', route.platform, null);
+    set('layer', route.view, 'merged');
+    set('panel', route.panel, 'files');
+    set('q', route.query, '');
+    set('tab', route.tab, null);
+    set('lines', route.lines, null);
+    set('offset', route.offset, 0);
+    set('compare', route.compare, null);
+    const path = route.path === '/' ? '' : `/-${encode(route.path)}`;
+    const parameters = query.toString();
+    return `#/r/${encode(registry)}/${encode(image)}${path}${parameters ? `?${parameters}` : ''}`;
+}
+
+/** Reads what people type: `golang`, `golang:1.25`, `HOST/REPOSITORY@DIGEST`, as Docker understands it. */
+export function typed(text: string): { place: Place; tag: string | null } | null {
+    const trimmed = text.trim().replace(/^(?:https?|docker):\/\//, '');
+    const slash = trimmed.indexOf('/');
+    const host = trimmed.slice(0, Math.max(slash, 0));
+    const isHost = host === 'localhost' || /[.:]/.test(host);
+    const registry = isHost ? (host === 'index.docker.io' ? 'docker.io' : host) : 'docker.io';
+    let image = isHost ? trimmed.slice(slash + 1) : trimmed;
+    if (registry === 'docker.io' && !image.includes('/')) image = `library/${image}`;
+    if (!/[:@]/.test(image)) image += ':latest';
+    return reference(registry, image);
+}
+
+function reference(registry: string, image: string): { place: Place; tag: string | null } | null {
+    const match = /^([a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/.exec(image);
+    const [, repository, tag, digest] = match ?? [];
+    const of = digest ?? tag;
+    if (!repository || !of || !/^(?:[\w.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?$/i.test(registry)) return null;
+    return { place: { registry, repository, reference: of }, tag: tag ?? null };
+}
+
+function encode(path: string): string {
+    return encodeURI(path.toWellFormed()).replace(/[?#]/g, encodeURIComponent);
+}
+
+function decode(text: string): string {
+    try {
+        return decodeURIComponent(text);
+    } catch {
+        return '';
+    }
+}
+
+/** What is shown now. */
+export const route = signal<Route>(parse(location.hash));
+
+addEventListener('hashchange', () => (route.value = parse(location.hash)));
+
+/** Shows something else. `replace` leaves no step in the history, for what follows from what is shown already. */
+export function go(change: Partial<Route>, replace = false): void {
+    const next = { ...route.value, ...change };
+    const address = format(next);
+    if (address !== location.hash) history[replace ? 'replaceState' : 'pushState'](null, '', address);
+    route.value = next;
+}
+
+/** Where a link to something else of this page leads. */
+export function link(change: Partial<Route>): string {
+    return format({ ...route.value, ...change });
+}
