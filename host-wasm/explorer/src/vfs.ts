@@ -14,6 +14,7 @@
 import { proxy, type Remote } from 'comlink';
 import { ApiError, type Access, type Details, type Events, type Found, type ImageEngine, type LayerFacts, type Meter, type OpenImage, type Place, type Row, type View } from './api';
 import { startEngine } from './engine/client';
+import { startService } from './fs-service';
 import { parseReference } from './reference';
 
 /** How to open an image. */
@@ -103,21 +104,28 @@ export class VirtualImage {
         return found;
     }
 
-    /** What is known of a layer, once it is known. */
+    /** Reads and checks all of a layer. */
     verify(layer: number, onProgress: (progress: { done: number; total: number }) => void = () => undefined): Promise<void> {
         return this.engine.verify(layer, proxy(onProgress));
     }
 
+    /** Downloads an ordinary layer, after which it is as readable as the others. */
     download(layer: number): Promise<LayerFacts> {
         return this.engine.download(layer);
     }
 
-    /** Where the service worker of the page serves a file, or with `?tar` a directory, for as long as the image is open. */
+    /**
+     * Where the service worker of the page serves a file, for as long as the image is open; with `?download` as attachment,
+     * and with `?tar` a directory or file as a tar.
+     */
     url(path: string): string {
-        const { registry, repository } = this.place;
         const names = path.split('/').filter((name) => name !== '');
-        const place = `${registry}/${repository}@${this.digest}`;
-        return new URL(['fs', ...place.split('/'), ...names].map(encodeURIComponent).join('/'), document.baseURI).href;
+        return new URL(['fs', ...this.name.split('/'), ...names].map(encodeURIComponent).join('/'), document.baseURI).href;
+    }
+
+    /** `REGISTRY/REPOSITORY@DIGEST`. */
+    get name(): string {
+        return `${this.place.registry}/${this.place.repository}@${this.digest}`;
     }
 
     meter(): Promise<Meter> {
@@ -154,9 +162,9 @@ declare global {
 
 const opened = new Set<VirtualImage>();
 
-/** The open image with this name, `REGISTRY/REPOSITORY@DIGEST`: what the service worker asks for. */
-export function openImage(name: string): VirtualImage | undefined {
-    return [...opened].find(({ place, digest }) => `${place.registry}/${place.repository}@${digest}` === name);
+/** Starts the service worker that serves files of open images and keeps the page's own files. Harmless where there are none. */
+export function registerServiceWorker(): Promise<void> {
+    return startService((name) => [...opened].find((image) => image.name === name));
 }
 
 /** Makes the image that the page shows `lazystar.image`; `null` when it shows none. */

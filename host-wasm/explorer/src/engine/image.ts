@@ -121,7 +121,10 @@ export class Image implements ImageEngine {
     }
 
     async download(layer: number): Promise<LayerFacts> {
-        throw problem('unsupported', `Layer ${layer} cannot be downloaded yet.`);
+        const found = this.#image().layer(layer);
+        await found.download();
+        await this.#image().settled();
+        return { ...found.facts };
     }
 
     async verify(layer: number, onProgress: (progress: Progress) => void): Promise<void> {
@@ -200,6 +203,7 @@ class Opened {
     /** Finds out what rows and layers lack still; gives up when other layers are merged. */
     async #explore(): Promise<void> {
         const { open } = this.#trees;
+        if (open.length === 0) return;
         const current = (): boolean => open === this.#trees.open;
         await this.#measure('merged');
         for (const [position, layer] of open.entries()) {

@@ -1,12 +1,16 @@
 /** A layer of the image: opens itself, and reads verified content. */
-import type { Assurance, Events, LayerFacts } from '../api';
+import { ApiError, type Assurance, type Events, type LayerFacts } from '../api';
 import type { Store } from './cache';
 import { ChunkTables, type ChunkFacts } from './chunks';
 import { dispose, type ByteRange, type Descriptor, type Layer, type Opener, type Reader, type Root } from './instance';
 import type { Meters } from './meter';
+import { LocalContent } from './local';
+import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
 import { concat, type Registry } from './registry';
 import { Slices } from './slices';
+
+const PROGRESS_MS = 100;
 
 /** What layers share. */
 export interface Context {
@@ -47,6 +51,9 @@ export class ImageLayer {
     #layer: Layer | null = null;
     #opening: Promise<void> | null = null;
     #chunks: ChunkTables | null = null;
+    #downloading: Promise<void> | null = null;
+    /** The content of an ordinary layer. */
+    #local: LocalContent | null = null;
 
     constructor(context: Context, descriptor: Descriptor, index: number, command: string) {
         this.#context = context;
@@ -90,15 +97,64 @@ export class ImageLayer {
     async #open(): Promise<void> {
         if (this.facts.state !== 'opening') this.told({ state: 'opening', problem: null });
         try {
-            this.use(await this.#read());
+            this.#use(await this.#read());
         } catch (thrown) {
             const why = asProblem(thrown);
+            if (why.kind === 'not-lazy' && (await this.#downloaded())) return;
             this.told({ state: why.kind === 'not-lazy' ? 'ordinary' : 'failed', problem: why });
         }
     }
 
+    /** Downloads an ordinary layer. */
+    download(): Promise<void> {
+        return (this.#downloading ??= this.#download().finally(() => (this.#downloading = null)));
+    }
+
+    async #download(): Promise<void> {
+        await this.open(true);
+        if (this.#layer) return;
+        const { root, registry, meter } = this.#context;
+        const { index, size, problem: before } = this.facts;
+        this.told({ state: 'downloading', progress: 0, problem: null });
+        let told = performance.now();
+        try {
+            this.#useLocal(
+                await download(root, registry, this.descriptor, (progress) => {
+                    if (performance.now() - told < PROGRESS_MS) return;
+                    told = performance.now();
+                    this.told({ progress });
+                }),
+            );
+            meter.touched(index, 0, size);
+        } catch (thrown) {
+            const why = { ...asProblem(thrown), layer: index };
+            this.told({ state: 'ordinary', problem: before, progress: 0 });
+            if (why.kind === 'digest-mismatch') this.#context.tell({ type: 'failure', problem: why, path: null });
+            throw new ApiError(why);
+        }
+    }
+
+    /** Takes what an earlier download left, if it still is sound. */
+    async #downloaded(): Promise<boolean> {
+        const found = await LocalContent.find(this.descriptor.digest);
+        if (!found) return false;
+        try {
+            this.#useLocal(found);
+            return true;
+        } catch {
+            found.content.close();
+            return false;
+        }
+    }
+
+    #useLocal({ content, toc }: { content: LocalContent; toc: Uint8Array }): void {
+        const layer = openLocal(this.#context.root, this.descriptor, content.size, toc);
+        this.#local = content;
+        this.#use(layer, 'tar');
+    }
+
     /** Takes a layer of the engine as this one. */
-    use(layer: Layer, format?: string): void {
+    #use(layer: Layer, format?: string): void {
         this.#layer = layer;
         this.#chunks = new ChunkTables(layer);
         const summary = layer.summary();
@@ -208,7 +264,7 @@ export class ImageLayer {
             await slices.breathe();
             for (const chunk of this.#tables().covering(file, offset, length)) {
                 if (chunk.blobOffset === null || chunk.blobLength === null) continue;
-                if (chunk.digest !== null && store.has(chunk.digest)) continue;
+                if (this.#local || (chunk.digest !== null && store.has(chunk.digest))) continue;
                 members.set(chunk.blobOffset, Math.max(members.get(chunk.blobOffset) ?? 0, chunk.blobLength));
             }
         }
@@ -289,7 +345,7 @@ export class ImageLayer {
         let brought = false;
         for (const { blobRange, chunks } of needs) {
             for (const digest of new Set(chunks)) {
-                const bytes = await store.get(digest);
+                const bytes = (await this.#local?.get(digest)) ?? (await store.get(digest));
                 if (!bytes) continue;
                 try {
                     reader.supplyChunk(digest, bytes);
@@ -303,6 +359,9 @@ export class ImageLayer {
             }
         }
         if (brought) return;
+        if (this.#local) {
+            throw problem('malformed', `What was downloaded of layer ${this.facts.index} is no longer what it was. Clear what this page keeps, and download it again.`, { layer: this.facts.index });
+        }
         await Promise.all(
             needs.map(async ({ blobRange: { offset, length }, chunks }) => {
                 const bytes = await this.#fetch(Number(offset), Number(length), signal);
@@ -312,10 +371,6 @@ export class ImageLayer {
         );
     }
 
-    close(): void {
-        dispose(this.#layer);
-        this.#layer = null;
-    }
 }
 
 /** Segments as one value: the number of them, then for each offset and length, then their bytes. */

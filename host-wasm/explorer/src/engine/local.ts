@@ -1,0 +1,122 @@
+/**
+ * Content of ordinary layers that were downloaded, in the private file system (OPFS): of each layer a file with the plain
+ * bytes of all its files, one after the other, and a table of contents of the form that lazy layers have, by which the engine
+ * reads and checks it like theirs.
+ */
+import { problem } from './problems';
+
+/** Where layers are below the root of the private file system. */
+const DIRECTORY = ['lazystar', 'layers'];
+const TOC = '.toc';
+
+/** The bytes of a layer's files. */
+export class LocalContent {
+    readonly #file: FileSystemSyncAccessHandle | FileSystemFileHandle;
+    readonly #chunks = new Map<string, [offset: number, length: number]>();
+    readonly size: number;
+
+    private constructor(file: FileSystemSyncAccessHandle | FileSystemFileHandle, size: number, toc: Toc) {
+        this.#file = file;
+        this.size = size;
+        for (const { chunkDigest, offset, chunkSize, size: all } of toc.entries) {
+            if (chunkDigest !== undefined && offset !== undefined) this.#chunks.set(chunkDigest, [offset, chunkSize || (all ?? 0)]);
+        }
+    }
+
+    /** The bytes of a chunk. */
+    async get(digest: string): Promise<Uint8Array | null> {
+        const place = this.#chunks.get(digest);
+        if (!place) return null;
+        const [offset, length] = place;
+        try {
+            const bytes = new Uint8Array(length);
+            if ('read' in this.#file) return this.#file.read(bytes, { at: offset }) === length ? bytes : null;
+            const read = await (await this.#file.getFile()).slice(offset, offset + length).arrayBuffer();
+            return new Uint8Array(read);
+        } catch {
+            return null;
+        }
+    }
+
+    /** What an earlier download of this layer left. */
+    static async find(layer: string): Promise<{ content: LocalContent; toc: Uint8Array } | null> {
+        try {
+            const directory = await folder();
+            const toc = new Uint8Array(await (await (await directory.getFileHandle(`${name(layer)}${TOC}`)).getFile()).arrayBuffer());
+            return { content: await LocalContent.#open(directory, layer, toc), toc };
+        } catch {
+            return null;
+        }
+    }
+
+    static async #open(directory: FileSystemDirectoryHandle, layer: string, toc: Uint8Array): Promise<LocalContent> {
+        const handle = await directory.getFileHandle(name(layer));
+        const { size } = await handle.getFile();
+        const parsed = JSON.parse(new TextDecoder().decode(toc)) as Toc;
+        try {
+            const shared = { mode: 'read-only' } as unknown;
+            const file = await (handle.createSyncAccessHandle as (options: unknown) => Promise<FileSystemSyncAccessHandle>).call(handle, shared);
+            return new LocalContent(file, size, parsed);
+        } catch {
+            return new LocalContent(handle, size, parsed);
+        }
+    }
+
+    /** Writes the content of a layer. `fill` gives the table of contents in the end. */
+    static async make(layer: string, fill: (append: (bytes: Uint8Array) => void) => Promise<Uint8Array>): Promise<{ content: LocalContent; toc: Uint8Array }> {
+        if (!navigator.storage?.getDirectory) {
+            throw problem('unsupported', 'The browser gives pages no files of their own here. Open this page by https, or from this computer (127.0.0.1).');
+        }
+        const directory = await folder();
+        const handle = await directory.getFileHandle(name(layer), { create: true });
+        let file: FileSystemSyncAccessHandle;
+        try {
+            file = await handle.createSyncAccessHandle();
+        } catch {
+            throw problem('unsupported', 'Another tab has this layer open or is downloading it. Close that tab, or wait and open the image again.');
+        }
+        let at = 0;
+        let toc: Uint8Array;
+        try {
+            file.truncate(0);
+            toc = await fill((bytes) => {
+                if (file.write(bytes, { at }) !== bytes.length) throw new DOMException('short', 'QuotaExceededError');
+                at += bytes.length;
+            });
+            file.close();
+            await keep(directory, `${name(layer)}${TOC}`, toc);
+        } catch (thrown) {
+            file.close();
+            await directory.removeEntry(name(layer)).catch(() => undefined);
+            if (!(thrown instanceof DOMException) || thrown.name !== 'QuotaExceededError') throw thrown;
+            throw problem('limit-exceeded', 'The browser gives this page no more space on the disk. Clear what it keeps, or other pages, and try again.');
+        }
+        return { content: await LocalContent.#open(directory, layer, toc), toc };
+    }
+
+    close(): void {
+        if ('read' in this.#file) this.#file.close();
+    }
+}
+
+/** The parts of a table of contents that are read here. */
+interface Toc {
+    entries: { chunkDigest?: string; offset?: number; chunkSize?: number; size?: number }[];
+}
+
+async function keep(directory: FileSystemDirectoryHandle, name: string, bytes: Uint8Array): Promise<void> {
+    const handle = await (await directory.getFileHandle(name, { create: true })).createSyncAccessHandle();
+    handle.truncate(0);
+    handle.write(bytes, { at: 0 });
+    handle.close();
+}
+
+function name(layer: string): string {
+    return layer.replace(':', '-');
+}
+
+async function folder(): Promise<FileSystemDirectoryHandle> {
+    let at = await navigator.storage.getDirectory();
+    for (const part of DIRECTORY) at = await at.getDirectoryHandle(part, { create: true });
+    return at;
+}
