@@ -86,11 +86,12 @@ export class Trees {
     /** The object at a path. */
     find(view: View, path: string, follow: boolean): Node {
         const layer = this.#layer(view);
-        if (layer?.layer && !follow) {
-            // Whiteouts are in no merged tree, not even in that of one layer.
+        const at = layer?.layer && follow ? this.resolve(view, path) : path;
+        if (layer?.layer && at !== null) {
+            // Whiteouts and opaque directories are in no merged tree, not even in that of one layer.
             const { layer: own } = layer;
             try {
-                return { layer, entry: own.lookup(path) };
+                return { layer, entry: own.lookup(at) };
             } catch {
                 // Perhaps there is a symbolic link on the way.
             }
