@@ -6,6 +6,7 @@ mod configs;
 mod convert;
 mod credentials;
 mod demo_registry;
+mod explore;
 mod faults;
 mod hosts;
 mod images;

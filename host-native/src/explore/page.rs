@@ -41,14 +41,7 @@ pub(super) enum Page {
 impl Page {
     /// The page in `dir`, or that in this program.
     pub(super) fn new(dir: Option<&Path>) -> Result<Self> {
-        let Some(dir) = dir else {
-            return match FILES.iter().any(|(name, _)| *name == INDEX) {
-                true => Ok(Self::Here(FILES.iter().copied().collect())),
-                false => bail!(
-                    "this lazystar was built without the explorer's page: run `host-wasm/explorer/build` and then `cargo build --release`, or name the directory of a page with --assets"
-                ),
-            };
-        };
+        let Some(dir) = dir else { return Self::here(FILES) };
         let real = dir.canonicalize();
         let real = real.with_context(|| format!("cannot use --assets {}", dir.display()))?;
         if !real.join(INDEX).is_file() {
@@ -58,6 +51,15 @@ impl Page {
             );
         }
         Ok(Self::Directory(real))
+    }
+
+    fn here(files: &'static [(&str, &[u8])]) -> Result<Self> {
+        if !files.iter().any(|(name, _)| *name == INDEX) {
+            bail!(
+                "this lazystar was built without the explorer's page: run `host-wasm/explorer/build` and then `cargo build --release`, or name the directory of a page with --assets"
+            );
+        }
+        Ok(Self::Here(files.iter().copied().collect()))
     }
 
     /// The file at `path` of a URL, in a coding that the client takes.
@@ -167,6 +169,15 @@ fn media_type(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_without_a_page_says_how_to_get_one() {
+        let error = Page::here(&[]).expect_err("there is none").to_string();
+        for part in ["host-wasm/explorer/build", "cargo build --release", "--assets"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(Page::here(&[(INDEX, b"page")]).is_ok());
+    }
 
     #[test]
     fn knows_which_codings_are_taken() {

@@ -5,6 +5,7 @@
 //! up; then what this machine knows of the name is checked.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -51,14 +52,11 @@ pub(super) fn check_written(url: &Url) -> Result<(), FetchError> {
     Err(FetchError::NotPublic { origin: origin_of(url), address })
 }
 
-/// Refuses `url` if this machine knows its name, and only by addresses that are not public.
+/// Refuses `url` if this machine knows that its name leads to an address that is not public.
 pub(super) async fn check_known(url: &Url) -> Result<(), FetchError> {
-    let host = url.host_str().unwrap_or_default();
-    match public(host).await {
-        Err(Refusal::NotPublic(NotPublic(address))) => {
-            Err(FetchError::NotPublic { origin: origin_of(url), address })
-        }
-        Ok(_) | Err(Refusal::Unknown(_)) => Ok(()),
+    match look_up(url.host_str().unwrap_or_default()).await {
+        Ok((_, Some(address))) => Err(FetchError::NotPublic { origin: origin_of(url), address }),
+        Ok((_, None)) | Err(_) => Ok(()),
     }
 }
 
@@ -91,28 +89,19 @@ struct PublicResolver;
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            match public(name.as_str()).await {
-                Ok(found) => Ok(Box::new(found.into_iter()) as Addrs),
-                Err(Refusal::NotPublic(refused)) => Err(refused.into()),
-                Err(Refusal::Unknown(error)) => Err(error.into()),
+            match look_up(name.as_str()).await? {
+                (public, Some(other)) if public.is_empty() => Err(NotPublic(other).into()),
+                (public, _) => Ok(Box::new(public.into_iter()) as Addrs),
             }
         })
     }
 }
 
-enum Refusal {
-    NotPublic(NotPublic),
-    Unknown(std::io::Error),
-}
-
-/// The public addresses of `host`.
-async fn public(host: &str) -> Result<Vec<SocketAddr>, Refusal> {
-    let all = tokio::net::lookup_host((host, 0)).await.map_err(Refusal::Unknown)?;
+/// The public addresses of `host`, and one that is none.
+async fn look_up(host: &str) -> io::Result<(Vec<SocketAddr>, Option<IpAddr>)> {
+    let all = tokio::net::lookup_host((host, 0)).await?;
     let (public, others): (Vec<_>, Vec<_>) = all.partition(|found| is_public(found.ip()));
-    match others.first() {
-        Some(other) if public.is_empty() => Err(Refusal::NotPublic(NotPublic(other.ip()))),
-        _ => Ok(public),
-    }
+    Ok((public, others.first().map(SocketAddr::ip)))
 }
 
 /// Whether an address is one of the public internet (IANA's registries of special-purpose
