@@ -98,9 +98,12 @@ async fn ranges_come_right_or_not_at_all() {
         let (registry, explorer) = with(fault).await;
         let digest = registry.add_blob(content());
         let path = path(&registry, &format!("blobs/{digest}"));
-        let cases = if fault == Fault::Slow { &cases[..1] } else { &cases[..] };
+        // The registry of the tests knows no open ranges, and then sends everything: so much that it
+        // has to say how much.
+        let says_length =
+            !matches!(fault, Fault::Chunked | Fault::Http10 | Fault::TooLong | Fault::Slow);
+        let cases = if says_length { &cases[..] } else { &cases[..1] };
         for (asked, range) in cases {
-            // The registry of the tests knows no open ranges, and then sends everything.
             let part = explorer.get(&path, &[&format!("range: {asked}")]).await;
             assert_eq!(part.status, 206, "{fault:?} {}", part.text());
             assert!(part.body == content()[range.clone()], "{fault:?} {asked}");
