@@ -107,13 +107,13 @@ test('what a layer does is shown, and what it hides', async () => {
     await tab.keyboard.press('ArrowRight');
     const nav = tab.getByRole('navigation', { name: 'Layers' });
     await nav.getByText('RUN /bin/sh -c rm -rf /gone').waitFor();
-    await nav.getByText('1 metadata-only').waitFor();
-    await tab.getByRole('link', { name: 'Changes' }).click();
+    await nav.getByText('2 metadata-only').waitFor();
+    await tab.getByRole('link', { name: 'Changes', exact: true }).click();
     await tab.getByRole('list', { name: 'Changes of layer 2' }).getByText('/gone/below/file').waitFor();
-    await tab.getByRole('link', { name: 'Efficiency' }).click();
+    await tab.getByRole('link', { name: 'Efficiency', exact: true }).click();
     await tab.getByText('16.0 kB', { exact: false }).first().waitFor();
     await nav.getByRole('link', { name: /All layers/ }).click();
-    await tab.getByRole('link', { name: 'Files' }).click();
+    await tab.getByRole('link', { name: 'Files', exact: true }).click();
     await row('etc').waitFor();
     assert.equal(await row('gone').count(), 0);
     await close();

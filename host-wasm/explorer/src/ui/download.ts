@@ -17,7 +17,7 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     if (url) {
         say(`Downloading ${name}`);
         const layer = view === 'merged' ? '' : `&layer=${view}`;
-        return save(`${url}?${asTar ? 'tar' : 'download'}${layer}`, name);
+        return save(`${url}?${asTar ? 'tar' : 'download'}${layer}`);
     }
     const current = engine.peek();
     if (!current) return;
@@ -33,10 +33,11 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     }
 }
 
-function save(url: string, name: string): void {
+/** Without a name, which the service worker gives: Chromium asks it for nothing that is an anchor's `download`. */
+function save(url: string, name?: string): void {
     const anchor = document.createElement('a');
     anchor.href = url;
-    anchor.download = name;
+    if (name !== undefined) anchor.download = name;
     anchor.click();
 }
 
