@@ -124,7 +124,9 @@ test('the tar of the root is the file system', async () => {
         const source = entry.type === 'link' ? tree.get(`/${entry.target}`) : entry;
         const linked = ['/usr/bin/tool', '/usr/bin/alias'].includes(path);
         if (!linked) assert.equal(member.type, types[entry.type] ?? '0', path);
-        assert.deepEqual([member.uid, member.gid, member.mtime], [source.uid, source.gid, source.mtime], path);
+        assert.deepEqual([member.uid, member.gid], [source.uid, source.gid], path);
+        // Tables of contents of lazy layers have whole seconds.
+        assert.ok(Math.abs(member.mtime - source.mtime) < 1, path);
         if (source.mode !== undefined) assert.equal(member.mode, source.mode, path);
         if (entry.type === 'symlink') assert.equal(member.target, entry.target, path);
         if (entry.type === 'char' || entry.type === 'block') assert.deepEqual(member.device, [entry.major, entry.minor], path);

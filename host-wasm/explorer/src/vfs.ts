@@ -12,7 +12,8 @@
  * what happened. All content is verified before it is given out.
  */
 import { proxy, type Remote } from 'comlink';
-import { ApiError, type Access, type Details, type Events, type Found, type ImageEngine, type LayerFacts, type Meter, type OpenImage, type Place, type Row, type View } from './api';
+import { ApiError, type Access, type CacheFacts, type Details, type Events, type Found, type ImageEngine, type LayerFacts, type Meter, type OpenImage, type Place, type Row, type View } from './api';
+import { cacheFacts, clearCache } from './engine/cache';
 import { startEngine } from './engine/client';
 import { startService } from './fs-service';
 import { parseReference } from './reference';
@@ -152,6 +153,8 @@ export interface Lazystar {
     open(image: string | Place, options?: OpenOptions): Promise<VirtualImage & { facts: OpenImage }>;
     /** What the page shows. */
     image: VirtualImage | null;
+    /** What the browser keeps of all images. */
+    cache: { facts(): Promise<CacheFacts>; clear(): Promise<void> };
 }
 
 declare global {
@@ -192,6 +195,7 @@ const lazystar: Lazystar = {
         }
     },
     image: null,
+    cache: { facts: cacheFacts, clear: clearCache },
 };
 
 window.lazystar = lazystar;

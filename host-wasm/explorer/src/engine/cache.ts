@@ -6,7 +6,7 @@
 import type { CacheFacts } from '../api';
 import { Packs } from './packs';
 
-const LIMIT = 2 << 30;
+const LIMIT = 2 * 2 ** 30;
 const MEMORY = 64 << 20;
 const ROOT = 'lazystar';
 const TAGS = 'tags';
