@@ -1,8 +1,11 @@
 //! `lazystar explore` before docker-registry: what the page gets is what the registry has.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,14 +32,15 @@ struct Explorer {
 }
 
 impl Explorer {
-    fn start(rig: &Rig, page: &Path, arguments: &[&str], docker: Option<&Path>) -> Self {
+    /// Starts it with a page of one file in `page`, and with variables.
+    fn start(rig: &Rig, page: &Path, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Self {
         fs::create_dir_all(page).expect("the rig is writable");
         fs::write(page.join("index.html"), "page").expect("the rig is writable");
         let mut command = Command::new(rig.binary());
-        command.args(["explore", "--no-open", "--json", "--listen", "127.0.0.1:0", "--assets"]);
+        command.args(["explore", "--json", "--listen", "127.0.0.1:0", "--assets"]);
         command.arg(page).args(arguments).stdout(Stdio::piped());
-        docker.into_iter().for_each(|docker| drop(command.env("DOCKER_CONFIG", docker)));
-        let mut process = command.spawn().expect("it starts");
+        command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+        let mut process = command.envs(variables.iter().copied()).spawn().expect("it starts");
         let out = process.stdout.take().expect("it is a pipe");
         let line = BufReader::new(out).lines().next().expect("it prints a line");
         let said: Value = serde_json::from_str(&line.expect("it is text")).expect("it is JSON");
@@ -145,11 +149,11 @@ fn passwords_stay_with_the_explorer() {
         let host = &registry.address;
         let docker = log_in(work.path(), host, PASSWORD);
         let page = work.path().join("page");
-        for (docker, status) in [(Some(&*docker), 200), (None, 401)] {
-            let empty = work.path().join("empty");
-            fs::create_dir_all(&empty).expect("the rig is writable");
-            let explorer =
-                Explorer::start(rig, &page, &["--allow", host], Some(docker.unwrap_or(&empty)));
+        let empty = work.path().join("empty");
+        fs::create_dir_all(&empty).expect("the rig is writable");
+        for (docker, status) in [(&docker, 200), (&empty, 401)] {
+            let variables = [("DOCKER_CONFIG", docker.as_os_str())];
+            let explorer = Explorer::start(rig, &page, &["--allow", host], &variables);
             for path in ["", "_catalog"] {
                 let answer = explorer.get(&format!("/registry/{host}/v2/{path}"), &[]);
                 assert_eq!(answer.status, status, "{}", answer.text());
@@ -160,6 +164,47 @@ fn passwords_stay_with_the_explorer() {
             let other = explorer.get(&format!("/registry/{}/v2/", rig.registry), &[]);
             assert_eq!(other.status, 403, "{}", other.text());
             assert_eq!(explorer.stop(), Some(0));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_browser_is_opened_where_there_is_a_display() {
+    test("a_browser_is_opened_where_there_is_a_display", |rig| {
+        let work = rig.work();
+        let (bin, opened) = (work.path().join("bin"), work.path().join("opened"));
+        fs::create_dir_all(&bin).expect("the rig is writable");
+        let opener = bin.join("xdg-open");
+        let script =
+            format!("#!/bin/sh\necho \"$@\" > {0}.part\nmv {0}.part {0}\n", opened.display());
+        fs::write(&opener, script).expect("the rig is writable");
+        fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let mut path = OsString::from(&bin);
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let page = work.path().join("page");
+        let display = OsStr::new(":0");
+        for (arguments, display, is_opened) in [
+            (&["alpine"][..], Some(display), true),
+            (&["--no-open", "alpine"], Some(display), false),
+            (&["alpine"], None, false),
+        ] {
+            let _ = fs::remove_file(&opened);
+            let mut variables = vec![("PATH", path.as_os_str())];
+            variables.extend(display.map(|display| ("DISPLAY", display)));
+            let explorer = Explorer::start(rig, &page, arguments, &variables);
+            let url = explorer.url.clone();
+            let asked = Instant::now();
+            while is_opened && !opened.exists() {
+                assert!(asked.elapsed() < PATIENCE, "no browser was opened");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // It is opened before it is served.
+            assert_eq!(explorer.get("/", &[]).status, 200);
+            assert_eq!(explorer.stop(), Some(0));
+            let said = fs::read_to_string(&opened).ok();
+            assert_eq!(said.as_deref().map(str::trim), is_opened.then_some(&*url));
         }
         Ok(())
     });

@@ -99,6 +99,8 @@ fn open(url: &str) {
     }
     let mut opener = Command::new("xdg-open");
     opener.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Ctrl-C is for this program, not for the browser.
+    opener.process_group(0);
     match opener.spawn() {
         // It is reaped when it ends.
         Ok(_) => {}

@@ -30,7 +30,7 @@ use crate::registry::{
 /// Requests to registries that are under way at the same time, their bodies included.
 const AT_ONCE: usize = 32;
 /// How long a request waits for its turn.
-const TURN: Duration = Duration::from_secs(10);
+const TURN: Duration = Duration::from_secs(5);
 /// How long a registry may take in all: somebody sits before the page.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests are held back that a registry wants later. The page hears of the rest.

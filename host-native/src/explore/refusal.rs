@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -16,18 +16,17 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    headers: HeaderMap,
+    header: Option<(HeaderName, String)>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
-        Self { status, code, message: message.to_string(), headers: HeaderMap::new() }
+        Self { status, code, message: message.to_string(), header: None }
     }
 
     /// The same with a header.
-    pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
-        set(&mut self.headers, name, value);
-        self
+    pub(super) fn with(self, name: HeaderName, value: &str) -> Self {
+        Self { header: Some((name, value.to_owned())), ..self }
     }
 }
 
@@ -36,8 +35,10 @@ impl IntoResponse for Refusal {
         let body = json!({ "errors": [{ "code": self.code, "message": self.message }] });
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
         let headers = response.headers_mut();
+        if let Some((name, value)) = self.header {
+            set(headers, name, &value);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
@@ -61,8 +62,12 @@ impl From<FetchError> for Refusal {
             | FetchError::Truncated { .. }
             | FetchError::Protocol { .. } => (502, "LAZYSTAR_PROTOCOL"),
         };
+        let advice = match error {
+            FetchError::Unreachable { .. } => "; check the name of the registry, and the network",
+            _ => "",
+        };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-        Self::new(status, code, error)
+        Self::new(status, code, format!("{error}{advice}"))
     }
 }
 

@@ -411,3 +411,35 @@ async fn many_requests_take_turns() {
     let (left, most) = *now.lock().unwrap();
     assert!(left == 0 && (16..=32).contains(&most), "{most} at the same time");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_are_turned_away() {
+    let (host, asked) = odd(|request| match request.uri().path() {
+        "/v2/" => response(200, &[], "{}"),
+        _ => {
+            let never = futures_util::stream::pending::<std::io::Result<Bytes>>();
+            response(200, &[], Body::from_stream(never))
+        }
+    })
+    .await;
+    let explorer = explore(&format!("{host}/a:v1"), |options| {
+        options.client.chunk_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let line = format!("GET /registry/{host}/v2/a/blobs/{}", Digest::of(b"{}"));
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (address, line) = (explorer.address, line.clone());
+        held.spawn(async move { lazystar_tests::http::ask(address, &line, &[]).await.map(drop) });
+    }
+    while asked.lock().unwrap().len() < 32 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let base = format!("/registry/{host}/v2/");
+    let answer = explorer.get(&base, &[]).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
+    assert_eq!(super::refusal(&answer).1, "LAZYSTAR_BUSY");
+    // Who goes away gives his turn back.
+    held.shutdown().await;
+    assert_eq!(explorer.get(&base, &[]).await.status, 200);
+}
