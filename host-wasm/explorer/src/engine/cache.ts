@@ -56,6 +56,11 @@ export class Store {
         }
     }
 
+    /** Writes what is not written yet. */
+    flush(): void {
+        this.#packs?.flush();
+    }
+
     forget(key: string): void {
         this.#packs?.forget(key);
         this.#used -= this.#memory.get(key)?.length ?? 0;

@@ -1,5 +1,6 @@
 /** A layer of the image: opens itself, and reads verified content. */
 import { ApiError, type Assurance, type Events, type LayerFacts } from '../api';
+import { concat } from './bytes';
 import type { Store } from './cache';
 import { ChunkTables, type ChunkFacts } from './chunks';
 import { dispose, type ByteRange, type Descriptor, type Layer, type Opener, type Reader, type Root } from './instance';
@@ -7,7 +8,7 @@ import type { Meters } from './meter';
 import { LocalContent } from './local';
 import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
-import { concat, type Registry } from './registry';
+import type { Registry } from './registry';
 import { Slices } from './slices';
 
 const PROGRESS_MS = 100;

@@ -1,14 +1,19 @@
 /**
- * Many small values in few files of the browser's private file system (OPFS), where making a file costs as much as writing
- * a megabyte. A pack is a file of values, one after the other, and an index beside it: a head of 16 bytes, then a record of
+ * Many small values in few files of the browser's private file system (OPFS), where making a file takes 2.5 ms and a write
+ * 0.03 ms (Chromium; 0.6 ms in private windows, so that writes are gathered). A pack is a file of values, one after the other, and an index beside it: a head of 16 bytes, then a record of
  * 44 for each value, written after the value. Only who holds both files open may write to them, so tabs never write to the
  * same pack. Nothing is trusted: who reads a value checks it.
  */
+
+import { concat } from './bytes';
 
 /** Where packs are below the root of the private file system. */
 export const DIRECTORY = ['lazystar', 'packs'];
 
 const PACK = 32 << 20;
+/** Values are written together once they are so many bytes, or so old. */
+const GATHERED = 1 << 20;
+const GATHERED_MS = 250;
 const HEAD = 16;
 const RECORD = 44;
 const MAGIC = 0x3152_5a4c;
@@ -33,8 +38,15 @@ interface Own {
     name: string;
     data: FileSystemSyncAccessHandle;
     index: FileSystemSyncAccessHandle;
+    /** Bytes of both files that are written. */
     size: number;
     indexSize: number;
+}
+
+/** A value that is not written yet. */
+interface Pending {
+    bytes: Uint8Array;
+    record: Uint8Array;
 }
 
 /** Reads a pack that nobody may write to, or whatever is there of one that another tab writes to. */
@@ -47,6 +59,10 @@ export class Packs {
     readonly #sources = new Map<string, Promise<Source>>();
     #own: Own | null = null;
     #acquiring: Promise<Own> | null = null;
+    #dropping: Promise<unknown> = Promise.resolve();
+    readonly #pending = new Map<string, Pending>();
+    #gathered = 0;
+    #timer: ReturnType<typeof setTimeout> | null = null;
 
     private constructor(limit: number) {
         this.#limit = limit;
@@ -66,6 +82,8 @@ export class Packs {
     async get(key: string): Promise<Uint8Array | null> {
         const place = this.#places.get(key);
         if (!place) return null;
+        const pending = this.#pending.get(key);
+        if (pending) return pending.bytes.slice();
         const { pack, offset, length } = place;
         try {
             const bytes = new Uint8Array(length);
@@ -88,24 +106,67 @@ export class Packs {
         try {
             const own = await (this.#acquiring ??= this.#acquire());
             if (this.has(key)) return;
-            own.data.write(bytes, { at: own.size });
-            own.index.write(record(kind, own.size, bytes.length, key), { at: own.indexSize });
-            this.#enter(own.name, key, own.size, bytes.length);
-            own.size += bytes.length;
-            own.indexSize += RECORD;
-            if (own.size >= PACK) this.#release();
+            const offset = own.size + this.#gathered;
+            this.#pending.set(key, { bytes: bytes.slice(), record: record(kind, offset, bytes.length, key) });
+            this.#enter(own.name, key, offset, bytes.length);
+            this.#gathered += bytes.length;
+            if (offset + bytes.length >= PACK) this.#release();
+            else if (this.#gathered >= GATHERED) this.flush();
+            else this.#timer ??= setTimeout(() => this.flush(), GATHERED_MS);
         } catch {
-            // No space, or cleared at this moment.
+            // There is no space, or it was cleared at this moment.
             this.#release();
         }
     }
 
+    /** Writes what was gathered. */
+    flush(): void {
+        if (this.#timer !== null) clearTimeout(this.#timer);
+        this.#timer = null;
+        const own = this.#own;
+        const pending = [...this.#pending.entries()];
+        this.#pending.clear();
+        this.#gathered = 0;
+        if (!own || pending.length === 0) return;
+        try {
+            const bytes = concat(pending.map(([, value]) => value.bytes));
+            const records = concat(pending.map(([, value]) => value.record));
+            if (own.data.write(bytes, { at: own.size }) !== bytes.length) throw new Error('no space');
+            own.index.write(records, { at: own.indexSize });
+            own.size += bytes.length;
+            own.indexSize += records.length;
+        } catch {
+            for (const [key] of pending) this.#places.delete(key);
+        }
+    }
+
+    /** Throws away a value that is not what it was, and the pack with it: who knows what else is wrong there. */
     forget(key: string): void {
-        this.#places.delete(key);
+        const name = this.#places.get(key)?.pack;
+        if (name === undefined) return;
+        if (this.#own?.name === name) {
+            this.#pending.clear();
+            this.#release();
+        }
+        const source = this.#sources.get(name);
+        this.#drop(name);
+        this.#dropping = Promise.all([this.#dropping, source])
+            .then(([, handle]) => {
+                if (handle && 'read' in handle) handle.close();
+                return remove(name);
+            })
+            .catch(() => undefined);
+    }
+
+    #drop(name: string): void {
+        for (const key of this.#packs.get(name)?.keys ?? []) if (this.#places.get(key)?.pack === name) this.#places.delete(key);
+        this.#packs.delete(name);
+        this.#sources.delete(name);
     }
 
     /** Closes all files and forgets what is in them. */
     close(): void {
+        this.#pending.clear();
         this.#release();
         for (const source of this.#sources.values()) void source.then((handle) => 'read' in handle && handle.close(), () => undefined);
         this.#sources.clear();
@@ -121,6 +182,7 @@ export class Packs {
     }
 
     #release(): void {
+        this.flush();
         this.#own?.data.close();
         this.#own?.index.close();
         this.#own = null;
@@ -153,6 +215,7 @@ export class Packs {
 
     /** A pack to write to: one that is not full and nobody has open, or a new one. */
     async #acquire(): Promise<Own> {
+        await this.#dropping;
         await this.#scan();
         await this.#evict();
         const directory = await folder();
@@ -178,22 +241,19 @@ export class Packs {
 
     /** Removes packs until there is room for another one, what was not used for the longest time first. */
     async #evict(): Promise<void> {
-        const directory = await folder();
         let size = [...this.#packs.values()].reduce((sum, pack) => sum + pack.size, 0);
         const oldest = [...this.#packs].sort(([, one], [, other]) => one.used - other.used);
         for (const [name, pack] of oldest) {
             if (size + PACK <= this.#limit) return;
             if (this.#sources.has(name)) continue;
             try {
-                await directory.removeEntry(`${name}.index`);
-                await directory.removeEntry(name);
+                await remove(name);
             } catch {
                 // Another tab uses it.
                 continue;
             }
             size -= pack.size;
-            this.#packs.delete(name);
-            for (const key of pack.keys) if (this.#places.get(key)?.pack === name) this.#places.delete(key);
+            this.#drop(name);
         }
     }
 
@@ -205,6 +265,12 @@ export class Packs {
         source.catch(() => this.#sources.delete(name));
         return source;
     }
+}
+
+async function remove(name: string): Promise<void> {
+    const directory = await folder();
+    await directory.removeEntry(`${name}.index`);
+    await directory.removeEntry(name);
 }
 
 async function open(name: string): Promise<Source> {

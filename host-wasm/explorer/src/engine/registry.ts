@@ -3,6 +3,7 @@
  * would first ask the registry for permission (a preflight, which most refuse), unless it wants a token.
  */
 import { ApiError, type Access, type Place } from '../api';
+import { concat } from './bytes';
 import { Limiter } from './limiter';
 import type { Meters } from './meter';
 import { problem } from './problems';
@@ -256,16 +257,6 @@ async function cut(body: Body, skip: number, length: number): Promise<Uint8Array
         if (at >= length) return bytes;
     }
     throw new Interrupted('the answer is too short');
-}
-
-export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece) => sum + piece.length, 0)): Uint8Array {
-    const all = new Uint8Array(length);
-    let at = 0;
-    for (const piece of pieces) {
-        all.set(piece, at);
-        at += piece.length;
-    }
-    return all;
 }
 
 function sleep(ms: number, signal?: AbortSignal): Promise<void> {
