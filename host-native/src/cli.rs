@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::convert::ConvertArgs;
+use crate::commands::explore::ExploreArgs;
 use crate::commands::optimize::OptimizeArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::containerd;
@@ -197,7 +198,13 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-
+    /// Look into images in a browser
+    ///
+    /// Serves a page on this machine, prints its URL, and opens it. The page reads images by itself,
+    /// verifying what it shows; this program passes its requests on to registries, with the credentials
+    /// that it finds, which the page never sees. Ctrl-C ends it.
+    #[command(after_help = IMAGES)]
+    Explore(ExploreArgs),
     /// Serve containerd's snapshots API, so that containerd, Docker and BuildKit run images lazily
     ///
     /// Takes the place of containerd-stargz-grpc: started under that name it takes that program's

@@ -4,8 +4,9 @@ mod buildkitd;
 pub mod convert;
 mod demo;
 mod doctor;
-mod explore;
+pub mod explore;
 mod inspect;
+mod look;
 mod mount;
 pub mod optimize;
 mod pull;
@@ -63,14 +64,13 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Pack(args) => crate::pack::cli::run(args),
         Command::Mount(args) => mount::run(global, args),
         Command::Umount { dir } => crate::mount::unmount_dir(dir),
-        Command::Ls(args) => block_on(explore::ls(global, args)),
-        Command::Cat { image, paths } => block_on(explore::cat(global, image, paths)),
-        Command::Stat { image, paths, json } => {
-            block_on(explore::stat(global, image, paths, *json))
-        }
+        Command::Ls(args) => block_on(look::ls(global, args)),
+        Command::Cat { image, paths } => block_on(look::cat(global, image, paths)),
+        Command::Stat { image, paths, json } => block_on(look::stat(global, image, paths, *json)),
         Command::Tree { image, path, depth, json } => {
-            block_on(explore::tree(global, image, path, *depth, *json))
+            block_on(look::tree(global, image, path, *depth, *json))
         }
+        Command::Explore(args) => block_on(explore::run(global, args)),
         Command::Inspect { image, json } => block_on(inspect::inspect(global, image, *json)),
 
         Command::TocDigest { blob } => block_on(inspect::toc_digest(global, blob)),

@@ -2,6 +2,7 @@
 
 pub mod as_text;
 pub mod bounded;
+mod byte_range;
 pub mod cache;
 pub mod cli;
 pub mod codec;
@@ -12,6 +13,7 @@ pub mod convert;
 pub mod demo;
 pub mod doctor;
 pub mod driver;
+pub mod explore;
 pub mod filter;
 pub mod image;
 pub mod keychain;

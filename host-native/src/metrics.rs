@@ -200,7 +200,7 @@ impl From<&FetchError> for Reason {
     fn from(error: &FetchError) -> Self {
         match error {
             FetchError::NotFound { .. } => Self::NotFound,
-            FetchError::Denied { .. } => Self::Denied,
+            FetchError::Denied { .. } | FetchError::NotPublic { .. } => Self::Denied,
             FetchError::Timeout { .. }
             | FetchError::Unreachable { .. }
             | FetchError::Truncated { .. } => Self::Unreachable,

@@ -151,6 +151,20 @@ impl LayerOpener {
     }
 }
 
+/// The digest of the TOC that is in `layer` of an image, whatever the image says of it.
+///
+/// # Errors
+/// When the layer cannot be read lazily, with the reason.
+pub(crate) async fn own_toc_digest(
+    image: &Image,
+    layer: &ImageLayer,
+) -> Result<Digest, LayerError> {
+    let size = layer.blob.size().unwrap_or(layer.descriptor.size);
+    let options = LayerOptions { unverified: true, ..LayerOptions::default() };
+    let mut bytes = Source::Blob { fetched: Vec::new() };
+    Ok(drive(image, layer, Opener::new(size, options), &mut bytes).await?.digest())
+}
+
 /// Where an opener's bytes come from.
 enum Source {
     /// What was kept of the end of the blob, which is `size` bytes long.

@@ -91,6 +91,12 @@ impl RegistryRef {
         self.digest
     }
 
+    /// Whether `text` can be a tag.
+    #[must_use]
+    pub fn is_tag(text: &str) -> bool {
+        check_tag(text).is_ok()
+    }
+
     /// The same repository with `tag` and no digest.
     ///
     /// # Errors
@@ -98,6 +104,30 @@ impl RegistryRef {
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
         check_tag(tag).map_err(|why| ReferenceError::new(tag, why))?;
         Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
+    /// The registry `host` itself, with no repository of it named: that is empty then.
+    ///
+    /// # Errors
+    /// If `host` is none, as references write it.
+    pub fn of_host(host: &str) -> Result<Self, ReferenceError> {
+        let is_named = host.contains(['.', ':', '[']) || host == "localhost";
+        if !is_named || host.contains(['/', '@']) {
+            let why = "write the name of a registry with a dot or a port, and nothing else";
+            return Err(ReferenceError::new(host, why));
+        }
+        let image: Self = format!("{host}/any:any").parse()?;
+        Ok(Self { repository: String::new(), tag: None, ..image })
+    }
+
+    /// A repository of the same registry, with neither tag nor digest.
+    ///
+    /// # Errors
+    /// If `repository` is not the name of one.
+    pub fn with_repository(&self, repository: &str) -> Result<Self, ReferenceError> {
+        let repository = written_out(&self.host, repository);
+        check_repository(&repository).map_err(|why| ReferenceError::new(&repository, why))?;
+        Ok(Self { repository, tag: None, digest: None, ..self.clone() })
     }
 
     /// The same image in the registry of `other`.
@@ -215,17 +245,22 @@ fn parse_registry(text: &str) -> Result<RegistryRef, &'static str> {
     } else {
         host
     };
-    let repository = if host == DOCKER_HUB && !repository.contains('/') {
-        format!("library/{repository}")
-    } else {
-        repository.to_owned()
-    };
+    let repository = written_out(&host, repository);
     check_repository(&repository)?;
     let tag = match (tag, digest) {
         (None, None) => Some("latest".to_owned()),
         (tag, _) => tag.map(str::to_owned),
     };
     Ok(RegistryRef { host, repository, tag, digest })
+}
+
+/// The name of a repository with what Docker Hub's short names leave out.
+fn written_out(host: &str, repository: &str) -> String {
+    if host == DOCKER_HUB && !repository.contains('/') {
+        format!("library/{repository}")
+    } else {
+        repository.to_owned()
+    }
 }
 
 fn check_host(host: &str) -> Result<(), &'static str> {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Response, StatusCode, Url};
 
 mod auth;
@@ -25,6 +26,7 @@ mod plans;
 mod probe;
 mod ranges;
 mod rate;
+mod reach;
 mod redirect;
 mod transport;
 mod upload;
@@ -32,7 +34,9 @@ mod upload;
 pub use client::{Client, Statistics};
 pub use hosts::{Hosts, Mirror};
 pub use options::{ClientOptions, Outage};
+pub use reach::Reach;
 
+pub(crate) use auth::Vouched;
 pub(crate) use client::collect;
 pub(crate) use connections::client_builder;
 pub(crate) use endpoint::{Capabilities, Endpoint};
@@ -120,10 +124,12 @@ impl Repository {
         let question = Question {
             method,
             path: &["manifests", reference],
+            query: &[],
             wanted: if is_digest { Capabilities::PULL } else { Capabilities::RESOLVE },
-            accept: Some(crate::oci::media::ACCEPT_MANIFEST),
+            accept: Some(HeaderValue::from_static(crate::oci::media::ACCEPT_MANIFEST)),
             range: None,
             attempts: Some(attempts),
+            verbatim: false,
             urgency: Urgency::default(),
         };
         let what = || format!("manifest {reference} in {self}");

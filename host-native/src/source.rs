@@ -21,6 +21,7 @@ mod whole;
 
 pub use error::FetchError;
 pub(crate) use error::is_transient_status;
+pub(crate) use range::content_range;
 pub use reader::BlobReader;
 
 use crate::oci::Descriptor;

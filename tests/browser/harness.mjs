@@ -108,6 +108,7 @@ export function browser() {
 export async function visit(url, options = {}) {
     const context = await (await browser()).newContext(options);
     const tab = await context.newPage();
+    tab.setDefaultTimeout(20_000);
     tab.on('pageerror', (error) => console.error(`page: ${error.stack ?? error}`));
     tab.on('console', (message) => {
         // That a request failed is what some tests are about.

@@ -6,6 +6,7 @@ mod configs;
 mod convert;
 mod credentials;
 mod demo_registry;
+mod explore;
 mod faults;
 mod hosts;
 mod images;
@@ -19,7 +20,7 @@ mod toc_image;
 use std::time::Duration;
 
 use lazystar::keychain::Keychain;
-use lazystar::registry::{Client, ClientOptions, Hosts, Outage};
+use lazystar::registry::{Client, ClientOptions, Hosts, Outage, Reach};
 
 /// A client whose patience suits tests.
 fn client(keychain: Keychain) -> Client {
@@ -30,6 +31,7 @@ fn client_with(keychain: Keychain, hosts: Hosts) -> Client {
     Client::new(ClientOptions {
         keychain,
         hosts,
+        reach: Reach::default(),
         connect_timeout: Duration::from_secs(2),
         head_timeout: Duration::from_secs(1),
         chunk_timeout: Duration::from_millis(400),

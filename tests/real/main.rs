@@ -10,6 +10,7 @@ mod containerd2;
 mod convert;
 mod cri;
 mod docker;
+mod explore;
 mod failures;
 mod interop;
 mod lifecycle;

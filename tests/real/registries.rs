@@ -36,7 +36,7 @@ fn configure(work: &Path, host: &str, hosts_toml: &str) -> PathBuf {
 }
 
 /// Logs in to `host` as `docker login` does; gives the directory for `DOCKER_CONFIG`.
-fn log_in(work: &Path, host: &str, password: &str) -> PathBuf {
+pub(crate) fn log_in(work: &Path, host: &str, password: &str) -> PathBuf {
     let dir = work.join("docker");
     fs::create_dir_all(&dir).expect("the rig is writable");
     let auth = STANDARD.encode(format!("{USER}:{password}"));

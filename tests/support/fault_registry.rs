@@ -284,6 +284,16 @@ impl FaultRegistry {
         digest
     }
 
+    /// Adds what is at a path below the repository.
+    pub fn add(&self, path: &str, media_type: &str, bytes: Bytes) {
+        locked(&self.shared.content).insert(path.to_owned(), (media_type.to_owned(), bytes));
+    }
+
+    /// Where blobs are redirected to.
+    pub fn storage(&self) -> SocketAddr {
+        self.shared.storage
+    }
+
     /// What was asked so far.
     pub fn counts(&self) -> Counts {
         let [registry, token, storage, leaked] =

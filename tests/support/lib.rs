@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod corpus;
 pub mod fault_registry;
+pub mod http;
 pub mod layers;
 pub mod naive;
 pub mod operations;

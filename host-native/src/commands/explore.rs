@@ -1,257 +1,109 @@
-//! `lazystar ls`, `cat`, `stat` and `tree`: looking into an image without mounting it.
+//! `lazystar explore`.
 
-mod files;
-#[cfg(feature = "wasm-engine")]
-mod sandboxed;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
-use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
-use lazystar_core::image::ImageNode;
-use lazystar_core::toc::{Attr, Kind};
-use serde::Serialize;
+use super::{configured, usual_keychain, with_spinner};
+use crate::cli::Global;
+use crate::explore::{AllowedRegistry, ExploreOptions, Explorer, NamedImage};
+use crate::oci::Platform;
 
-use crate::cli::{Global, LsArgs};
-use crate::progress::bar;
-use crate::reference::ImageRef;
-use crate::show::{mode_text, time_text};
-use files::Files;
+/// `lazystar explore`.
+#[derive(Args, Debug)]
+pub struct ExploreArgs {
+    /// The image to show first
+    pub image: Option<NamedImage>,
+    /// Serve on this address, as 127.0.0.1:8000 [default: port 7117 of this machine, or any other
+    /// when that is taken]
+    ///
+    /// Whoever reaches an address of the network sees what your credentials give access to, in the
+    /// registries that are allowed.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Let the page ask this registry, too, wherever it is; `*` stands for all that are on the
+    /// public internet. Always allowed are that of IMAGE, docker.io, ghcr.io, quay.io,
+    /// registry.k8s.io, gcr.io, mcr.microsoft.com and public.ecr.aws
+    #[arg(long, value_name = "HOST")]
+    pub allow: Vec<AllowedRegistry>,
+    /// Let registries that were not named by IMAGE or --allow, and redirects, lead to addresses of
+    /// this machine and of private networks
+    #[arg(long)]
+    pub allow_private: bool,
+    /// Do not open a browser
+    #[arg(long)]
+    pub no_open: bool,
+    /// Serve the files of the page from this directory, as host-wasm/dist/explorer
+    #[arg(long, value_name = "DIR")]
+    pub assets: Option<PathBuf>,
+    /// Print the URL as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
-pub(super) async fn ls(global: &Global, args: &LsArgs) -> Result<()> {
-    let image = files::open(global, &args.image).await?;
-    let node = find(&*image, &args.path, true)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut show = |name: &str, node: ImageNode| -> Result<()> {
-        let entry = Entry::new(&*image, name, node)?;
-        if args.json {
-            entry.write_json(&mut out)
-        } else if args.long {
-            Ok(writeln!(out, "{}", entry.long())?)
-        } else {
-            Ok(writeln!(out, "{}", entry.name)?)
-        }
+pub(super) async fn run(global: &Global, args: &ExploreArgs) -> Result<()> {
+    let config = configured(global)?;
+    let options = ExploreOptions {
+        image: args.image.clone(),
+        listen: args.listen,
+        assets: args.assets.clone(),
+        allow: args.allow.clone(),
+        allow_private: args.allow_private,
+        client: config.client_options(usual_keychain(&config)),
+        plain_http: global.plain_http,
+        platform: global.platform.clone().unwrap_or_else(Platform::host),
     };
-    if image.attr(node)?.kind == Kind::Directory {
-        for (name, node) in image.names(node)? {
-            show(&name, node)?;
-        }
-    } else {
-        show(&args.path, find(&*image, &args.path, false)?)?;
+    let name = args.image.as_ref().map_or("the explorer", |image| &image.text);
+    let starting = with_spinner(format!("opening {name}"), Explorer::start(options));
+    let explorer = starting.await?;
+    let (url, address) = (explorer.url(), explorer.address());
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate()]
+        .into_iter()
+        .map(signal)
+        .collect::<std::io::Result<Vec<_>>>()?;
+
+    if !address.ip().is_loopback() {
+        eprintln!(
+            "lazystar: serving on {address}: whoever reaches it sees what your credentials give access to, and the image named here"
+        );
     }
-    Ok(out.flush()?)
+    let mut out = std::io::stdout();
+    match args.json {
+        true => writeln!(out, "{}", json!({ "url": url }))?,
+        false => writeln!(out, "{url}")?,
+    }
+    out.flush()?;
+    if !args.no_open {
+        open(&url);
+    }
+    let stop = async move {
+        futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv()))).await;
+    };
+    explorer.serve(stop).await
 }
 
-pub(super) async fn cat(global: &Global, image: &ImageRef, paths: &[String]) -> Result<()> {
-    let image = files::open(global, image).await?;
-    let mut found = Vec::new();
-    for path in paths {
-        let node = find(&*image, path, true)?;
-        let attr = image.attr(node)?;
-        match attr.kind {
-            Kind::Regular => found.push((path, node, attr.size)),
-            Kind::Directory => bail!("{path} is a directory"),
-            _ => bail!("{path} is not a regular file"),
-        }
+/// Opens `url` in a browser, where there is a display for one.
+fn open(url: &str) {
+    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .into_iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if !has_display {
+        return;
     }
-    for (path, file, size) in found {
-        let progress = progress(size, path);
-        let mut write = |bytes: &[u8]| {
-            io::stdout().lock().write_all(bytes)?;
-            progress.inc(bytes.len() as u64);
-            Ok(())
-        };
-        let read = image.read(file, &mut write).await;
-        read.with_context(|| format!("cannot read {path}"))?;
-        progress.finish_and_clear();
-    }
-    Ok(io::stdout().lock().flush()?)
-}
-
-/// A bar on the terminal, unless that is where the file goes.
-fn progress(size: u64, path: &str) -> ProgressBar {
-    if io::stdout().is_terminal() || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    bar(style, size, path)
-}
-
-pub(super) async fn stat(
-    global: &Global,
-    image: &ImageRef,
-    paths: &[String],
-    json: bool,
-) -> Result<()> {
-    let image = files::open(global, image).await?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    for path in paths {
-        let node = find(&*image, path, false)?;
-        let entry = Entry::new(&*image, path, node)?;
-        if json {
-            entry.write_json(&mut out)?;
-        } else {
-            entry.write_text(&mut out)?;
-        }
-    }
-    Ok(out.flush()?)
-}
-
-pub(super) async fn tree(
-    global: &Global,
-    image: &ImageRef,
-    path: &str,
-    depth: Option<usize>,
-    json: bool,
-) -> Result<()> {
-    let image = files::open(global, image).await?;
-    let top = find(&*image, path, true)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    if !json {
-        writeln!(out, "{path}")?;
-    }
-    let mut walk = Walk { image: &*image, out: &mut out, depth: depth.unwrap_or(usize::MAX), json };
-    let prefix = if json { path.trim_end_matches('/') } else { "" };
-    walk.directory(top, prefix, 0)?;
-    Ok(out.flush()?)
-}
-
-struct Walk<'a, W> {
-    image: &'a dyn Files,
-    out: &'a mut W,
-    depth: usize,
-    json: bool,
-}
-
-impl<W: Write> Walk<'_, W> {
-    fn directory(&mut self, dir: ImageNode, prefix: &str, level: usize) -> Result<()> {
-        if level >= self.depth {
-            return Ok(());
-        }
-        let entries = self.image.names(dir)?;
-        for (at, (name, node)) in entries.iter().enumerate() {
-            let entry = Entry::new(self.image, name, *node)?;
-            let is_last = at + 1 == entries.len();
-            let below = if self.json {
-                let path = format!("{prefix}/{}", entry.name);
-                Entry { name: path.clone(), ..entry.clone() }.write_json(self.out)?;
-                path
-            } else {
-                let branch = if is_last { "└── " } else { "├── " };
-                writeln!(self.out, "{prefix}{branch}{}", entry.name_and_target())?;
-                format!("{prefix}{}", if is_last { "    " } else { "│   " })
-            };
-            if entry.kind == "directory" {
-                self.directory(*node, &below, level + 1)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn find(image: &dyn Files, path: &str, follow: bool) -> Result<ImageNode> {
-    image.find(path, follow).with_context(|| format!("cannot find {path}"))
-}
-
-/// What is shown of a file.
-#[derive(Clone, Debug, Serialize)]
-struct Entry {
-    name: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    mode: String,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    nlink: u32,
-    mtime: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<(u32, u32)>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    xattrs: Vec<(String, String)>,
-    layer: u32,
-    #[serde(skip)]
-    attr: Attr,
-}
-
-impl Entry {
-    fn new(image: &dyn Files, name: &str, node: ImageNode) -> Result<Self> {
-        let attr = image.attr(node)?;
-        let is_link = attr.kind == Kind::Symlink;
-        let is_device = matches!(attr.kind, Kind::CharDevice | Kind::BlockDevice);
-        let xattrs = image.xattrs(node)?.into_iter();
-        Ok(Self {
-            name: name.to_owned(),
-            kind: kind_name(attr.kind),
-            mode: format!("{:04o}", attr.mode),
-            uid: attr.uid,
-            gid: attr.gid,
-            size: attr.size,
-            nlink: attr.nlink,
-            mtime: time_text(attr.mtime_nanos),
-            target: is_link.then(|| image.target(node)).transpose()?,
-            device: is_device.then_some(attr.device),
-            xattrs: xattrs.map(|(name, value)| (name, value.escape_ascii().to_string())).collect(),
-            layer: node.layer,
-            attr,
-        })
-    }
-
-    fn name_and_target(&self) -> String {
-        match &self.target {
-            Some(target) => format!("{} -> {target}", self.name),
-            None => self.name.clone(),
-        }
-    }
-
-    fn long(&self) -> String {
-        let size = match self.device {
-            Some((major, minor)) => format!("{major}, {minor}"),
-            None => self.size.to_string(),
-        };
-        let mode = mode_text(&self.attr);
-        format!(
-            "{mode} {:>3} {:>5} {:>5} {size:>11} {} {}",
-            self.nlink,
-            self.uid,
-            self.gid,
-            self.mtime,
-            self.name_and_target()
-        )
-    }
-
-    fn write_json(&self, out: &mut impl Write) -> Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        Ok(out.write_all(b"\n")?)
-    }
-
-    fn write_text(&self, out: &mut impl Write) -> Result<()> {
-        writeln!(out, "  File: {}", self.name_and_target())?;
-        writeln!(out, "  Type: {}, {} links, in layer {}", self.kind, self.nlink, self.layer)?;
-        writeln!(out, "  Size: {}", self.size)?;
-        writeln!(out, "  Mode: {} ({})", self.mode, mode_text(&self.attr))?;
-        writeln!(out, " Owner: {}:{}", self.uid, self.gid)?;
-        if let Some((major, minor)) = self.device {
-            writeln!(out, "Device: {major}, {minor}")?;
-        }
-        writeln!(out, "Modify: {}", self.mtime)?;
-        for (name, value) in &self.xattrs {
-            writeln!(out, " Xattr: {name}={value}")?;
-        }
-        Ok(())
-    }
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Directory => "directory",
-        Kind::Regular => "file",
-        Kind::Symlink => "symlink",
-        Kind::CharDevice => "char-device",
-        Kind::BlockDevice => "block-device",
-        Kind::Fifo => "fifo",
-        Kind::Whiteout => "whiteout",
+    let mut opener = Command::new("xdg-open");
+    opener.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Ctrl-C is for this program, not for the browser.
+    opener.process_group(0);
+    match opener.spawn() {
+        // It is reaped when it ends.
+        Ok(_) => {}
+        Err(error) => eprintln!("lazystar: open the URL in a browser (xdg-open: {error})"),
     }
 }

@@ -72,16 +72,24 @@ impl Archive {
 
     pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
         let digest = descriptor.digest;
-        if let Some(bytes) = self.made.get(&digest) {
-            return Ok(Blob::memory(&self.path.display().to_string(), bytes.clone()));
-        }
-        let part = self.parts.get(&digest);
-        let part = part.ok_or_else(|| fail(&self.path, format!("it has no blob {digest}")))?;
-        if part.end - part.start != descriptor.size {
+        let found = self.find(digest)?;
+        let blob = found.ok_or_else(|| fail(&self.path, format!("it has no blob {digest}")))?;
+        if blob.size() != Some(descriptor.size) {
             let why = format!("blob {digest} has not the size that the image says");
             return Err(fail(&self.path, why));
         }
-        Ok(Blob::file_part(&self.path, part.clone())?)
+        Ok(blob)
+    }
+
+    /// What has `digest`, if it is there.
+    pub(super) fn find(&self, digest: Digest) -> Result<Option<Blob>, ImageError> {
+        let name = || self.path.display().to_string();
+        let made = [(&self.top.0, &self.top.1)].into_iter().chain(&self.made);
+        if let Some((_, bytes)) = made.into_iter().find(|(known, _)| **known == digest) {
+            return Ok(Some(Blob::memory(&name(), bytes.clone())));
+        }
+        let part = self.parts.get(&digest);
+        Ok(part.map(|part| Blob::file_part(&self.path, part.clone())).transpose()?)
     }
 }
 

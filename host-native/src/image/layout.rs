@@ -98,6 +98,12 @@ pub(super) fn blob(dir: &Path, descriptor: &Descriptor) -> Result<Blob, ImageErr
     }
 }
 
+/// What has `digest`, if it is there.
+pub(super) fn find(dir: &Path, digest: Digest) -> Result<Option<Blob>, ImageError> {
+    let path = blob_path(dir, digest);
+    if path.exists() { Ok(Some(Blob::file(&path)?)) } else { Ok(None) }
+}
+
 /// The layer in a file.
 pub(super) async fn single_layer(path: &Path) -> Result<ImageLayer, ImageError> {
     let blob = Blob::file(path)?;

@@ -164,6 +164,15 @@ impl Place {
         }
     }
 
+    /// What has `digest`, on this machine.
+    pub(super) fn find(&self, digest: Digest) -> Result<Option<Blob>, ImageError> {
+        match self {
+            Self::Layout { dir, .. } => layout::find(dir, digest),
+            Self::Archive(archive) => archive.find(digest),
+            Self::Registry { .. } | Self::File { .. } => Ok(None),
+        }
+    }
+
     /// The blob of a layer.
     pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
         match self {

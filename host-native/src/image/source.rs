@@ -1,6 +1,7 @@
 //! An image with everything that belongs to it, for whoever copies it.
 
 use bytes::Bytes;
+use lazystar_core::Digest;
 
 use super::{ImageError, OpenOptions, Place};
 use crate::oci::{Descriptor, Document, MAX_CONFIG, check_size};
@@ -52,5 +53,14 @@ impl Source {
     /// If it is not there, which a registry tells only when it is read.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ImageError> {
         self.place.blob(descriptor)
+    }
+
+    /// The blob or document with `digest` of an image on this machine, if it is there. Nothing is
+    /// known of a registry's but what a descriptor says.
+    ///
+    /// # Errors
+    /// If it is there, and cannot be read.
+    pub fn find(&self, digest: Digest) -> Result<Option<Blob>, ImageError> {
+        self.place.find(digest)
     }
 }

@@ -68,6 +68,10 @@ struct Token {
     credentials: usize,
 }
 
+/// Marks an answer that took a credential to get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vouched;
+
 /// Who asks whom for what: one repository of one host.
 #[derive(Clone, Copy)]
 pub(super) struct Login<'a> {
@@ -93,7 +97,10 @@ impl Client {
         let mut first = true;
         loop {
             let shown = used.as_ref().map(|token| &token.authorization);
-            let response = self.exchange(call, shown, deadline).await?;
+            let mut response = self.exchange(call, shown, deadline).await?;
+            if used.as_ref().is_some_and(|used| used.credentials > 0) {
+                response.extensions_mut().insert(Vouched);
+            }
             // Some registries answer 403 to a token that has expired.
             let refused = match response.status() {
                 StatusCode::UNAUTHORIZED => true,
@@ -265,6 +272,7 @@ impl Client {
             }
         };
         call.transport = login.endpoint.transport.clone();
+        call.configured = login.endpoint.configures(&call.url);
         call.sent = Some(METRICS.host(&origin, Source::Tokens).requests);
         let asked = Instant::now();
         let response = self.exchange(&call, authorization.as_ref(), deadline).await?;
@@ -332,9 +340,9 @@ impl Key {
             origin: origin_of(&base),
             why: "its challenge names no usable token server".to_owned(),
         })?;
-        let scope =
-            scope.clone().unwrap_or_else(|| format!("repository:{}:pull", login.repository));
-        Ok(Self { realm, service: service.clone(), scope: Some(scope) })
+        let of_repository =
+            (!login.repository.is_empty()).then(|| format!("repository:{}:pull", login.repository));
+        Ok(Self { realm, service: service.clone(), scope: scope.clone().or(of_repository) })
     }
 }
 

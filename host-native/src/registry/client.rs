@@ -1,7 +1,6 @@
 //! Sending requests: connections, deadlines, retries, counters.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -20,8 +19,10 @@ use super::health::Health;
 use super::plans::Plans;
 use super::ranges::Ranges;
 use super::rate::{Rates, Urgency};
+use super::reach::NotPublic;
 use super::transport::Transport;
 use super::{ClientOptions, cause_of, origin_of};
+use crate::byte_range::AskedRange;
 use crate::source::{FetchError, is_transient_status};
 
 /// Largest body of an answer that is read only to keep its connection.
@@ -57,8 +58,8 @@ pub struct Statistics {
 pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: Url,
-    pub(super) accept: Option<&'static str>,
-    pub(super) range: Option<Range<u64>>,
+    pub(super) accept: Option<HeaderValue>,
+    pub(super) range: Option<AskedRange>,
     pub(super) body: Bytes,
     /// Further headers.
     pub(super) headers: HeaderMap,
@@ -71,6 +72,10 @@ pub(super) struct Call {
     pub(super) patience: Option<Duration>,
     /// Whether it is not repeated where there is no connection.
     pub(super) one_dial: bool,
+    /// Whether the first answer counts, of a passing condition too.
+    pub(super) verbatim: bool,
+    /// Whether it goes to a host that this machine's configuration names, wherever that is.
+    pub(super) configured: bool,
     /// Counts each time that it is sent.
     pub(super) sent: Option<IntCounter>,
 }
@@ -89,6 +94,8 @@ impl Call {
             attempts: None,
             patience: None,
             one_dial: false,
+            verbatim: false,
+            configured: false,
             sent: None,
         }
     }
@@ -106,7 +113,7 @@ impl Client {
     pub fn new(options: ClientOptions) -> Self {
         Self(Arc::new(Inner {
             plans: Arc::new(Plans::new(options.hosts.clone())),
-            connections: Connections::new(options.connect_timeout),
+            connections: Connections::new(options.connect_timeout, options.reach.clone()),
             options,
             tokens: Tokens::default(),
             health: Health::default(),
@@ -173,7 +180,9 @@ impl Client {
                 None => self.exchange(call, None, deadline).await,
             };
             let (failure, asked) = match answer {
-                Ok(response) if is_transient_status(response.status().as_u16()) => {
+                Ok(response)
+                    if !call.verbatim && is_transient_status(response.status().as_u16()) =>
+                {
                     let origin = origin_of(response.url());
                     (
                         FetchError::Status { origin, code: response.status().as_u16() },
@@ -205,15 +214,15 @@ impl Client {
         deadline: Instant,
     ) -> Result<Response, FetchError> {
         let origin = origin_of(&call.url);
-        let client = self.0.connections.to(&call.url, &call.transport)?;
+        let client = self.0.connections.to(call).await?;
         let mut request = client.request(call.method.clone(), call.url.clone());
         // A compressed answer would have other ranges than the blob.
         request = request.headers(call.headers.clone()).header(ACCEPT_ENCODING, "identity");
-        if let Some(accept) = call.accept {
+        if let Some(accept) = &call.accept {
             request = request.header(ACCEPT, accept);
         }
         if let Some(range) = &call.range {
-            request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+            request = request.header(RANGE, range.to_string());
         }
         if let Some(authorization) = authorization {
             // In place of one that was configured.
@@ -244,7 +253,10 @@ impl Client {
                 let after = after.unwrap_or_else(|| self.options().connect_timeout);
                 Err(FetchError::Timeout { origin, after })
             }
-            Ok(Err(error)) => Err(FetchError::Unreachable { origin, cause: cause_of(error) }),
+            Ok(Err(error)) => Err(match NotPublic::of(&error) {
+                Some(NotPublic(address)) => FetchError::NotPublic { origin, address: *address },
+                None => FetchError::Unreachable { origin, cause: cause_of(error) },
+            }),
             Err(_) => Err(FetchError::Timeout { origin, after: patience }),
         }
     }

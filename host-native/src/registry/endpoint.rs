@@ -62,6 +62,8 @@ pub(crate) struct Endpoint {
     pub(super) headers: HeaderMap,
     pub(super) patience: Option<Duration>,
     pub(super) transport: Transport,
+    /// Whether this machine's configuration says where it is.
+    pub(super) is_configured: bool,
     /// The host that a mirror stands in for, which it is told.
     pub(super) namespace: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Endpoint {
     /// the host.
     pub(super) fn call(&self, method: Method, url: Url) -> Call {
         Call {
+            configured: self.configures(&url),
             headers: if self.is_own(&url) { self.headers.clone() } else { HeaderMap::new() },
             patience: self.patience,
             sent: Some(self.metrics.requests.clone()),
@@ -116,7 +119,7 @@ impl Endpoint {
     }
 
     /// Whether `url` is served by the host itself, so that it may see credentials.
-    pub(super) fn is_own(&self, url: &Url) -> bool {
+    pub(crate) fn is_own(&self, url: &Url) -> bool {
         match self.scheme {
             Scheme::Stated => url.origin() == self.base.origin(),
             Scheme::Either(_) => {
@@ -125,6 +128,16 @@ impl Endpoint {
                     && matches!(url.scheme(), "http" | "https")
             }
         }
+    }
+
+    /// Whether this machine's configuration says that `url` may be asked, wherever it leads.
+    pub(super) fn configures(&self, url: &Url) -> bool {
+        self.is_configured && self.is_own(url)
+    }
+
+    /// Whether its configuration has secrets for it: headers, or certificates of ours.
+    pub(crate) fn has_secrets(&self) -> bool {
+        !self.headers.is_empty() || !self.transport.settings().client.is_empty()
     }
 
     /// `url` by the other protocol, of a host that is not known to speak the one of `url`.

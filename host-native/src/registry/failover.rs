@@ -1,11 +1,11 @@
 //! Asking the hosts of a repository one after the other, and remembering who had the answer.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
@@ -14,6 +14,7 @@ use super::auth::Login;
 use super::client::Call;
 use super::endpoint::{Capabilities, Endpoint};
 use super::rate::Urgency;
+use crate::byte_range::AskedRange;
 use crate::lock::lock;
 use crate::source::FetchError;
 
@@ -29,12 +30,16 @@ pub(crate) struct Question<'a> {
     pub(crate) method: Method,
     /// What follows the name of the repository.
     pub(crate) path: &'a [&'a str],
+    /// What stands in the query.
+    pub(crate) query: &'a [(String, String)],
     /// What a host must be good for to be asked.
     pub(crate) wanted: Capabilities,
-    pub(crate) accept: Option<&'static str>,
-    pub(crate) range: Option<Range<u64>>,
+    pub(crate) accept: Option<HeaderValue>,
+    pub(crate) range: Option<AskedRange>,
     /// Other than the client's number of attempts.
     pub(crate) attempts: Option<u32>,
+    /// Whether the first answer of a host counts, of a passing condition too.
+    pub(crate) verbatim: bool,
     pub(crate) urgency: Urgency,
 }
 
@@ -69,10 +74,12 @@ impl Repository {
     ) -> Result<Answer, FetchError> {
         let plan = self.plan().await?;
         let hosts = self.client().health().order(&plan, question.wanted);
-        let fresh = |endpoint: &Arc<Endpoint>| Place {
-            url: endpoint.url(self.name(), question.path),
-            endpoint: Arc::clone(endpoint),
-            is_remembered: false,
+        let fresh = |endpoint: &Arc<Endpoint>| {
+            let mut url = endpoint.url(self.name(), question.path);
+            if !question.query.is_empty() {
+                url.query_pairs_mut().extend_pairs(question.query);
+            }
+            Place { url, endpoint: Arc::clone(endpoint), is_remembered: false }
         };
         let mut places: VecDeque<_> = hosts.iter().map(fresh).collect();
         if let Some(place) = target.get() {
@@ -177,9 +184,10 @@ impl Repository {
             (false, false) => question.attempts,
         };
         let call = |url: &Url| Call {
-            accept: question.accept,
+            accept: question.accept.clone(),
             range: question.range.clone(),
             attempts,
+            verbatim: question.verbatim,
             urgency: question.urgency.clone(),
             ..endpoint.call(question.method.clone(), url.clone())
         };

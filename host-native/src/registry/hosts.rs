@@ -93,6 +93,7 @@ impl Hosts {
             headers: mirror.header_map().map_err(|cause| unusable(&mirror.host, cause))?,
             patience: Some(mirror.patience.or(self.patience).unwrap_or(MIRROR_PATIENCE)),
             transport: Transport::default(),
+            is_configured: true,
             namespace: (!is_own).then(|| own.to_owned()),
         })
     }
@@ -135,6 +136,7 @@ impl Hosts {
                 Some(self.patience.unwrap_or(MIRROR_PATIENCE))
             },
             transport: Transport::new(transport),
+            is_configured: entry.address.is_some(),
             namespace: (!is_own).then(|| own.to_owned()),
         })
     }

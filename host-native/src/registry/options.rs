@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hosts, jittered};
+use super::{Hosts, Reach, jittered};
 use crate::keychain::Keychain;
 
 /// Deadlines, retries and credentials of a client.
@@ -15,6 +15,8 @@ pub struct ClientOptions {
     pub keychain: Keychain,
     /// Mirrors, and how patient to be with each host.
     pub hosts: Hosts,
+    /// Which addresses it connects to.
+    pub reach: Reach,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long one request may wait for the head of its answer.
@@ -60,6 +62,7 @@ impl Default for ClientOptions {
         Self {
             keychain: Keychain::default(),
             hosts: Hosts::default(),
+            reach: Reach::default(),
             // Two lost SYN packets cost 3 s; what takes 10 s is down.
             connect_timeout: Duration::from_secs(10),
             // Pull-through caches fetch a whole blob before they answer.

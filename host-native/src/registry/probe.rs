@@ -183,7 +183,7 @@ impl Repository {
 
     async fn range_of(&self, blob: Digest, login: Login<'_>) -> Result<BlobAnswer, FetchError> {
         let url = login.endpoint.url(self.name(), &["blobs", &blob.to_string()]);
-        let call = Call { range: Some(1..2), ..call(login.endpoint, url) };
+        let call = Call { range: Some((1..2).into()), ..call(login.endpoint, url) };
         let first = self.client().send(&call, Some(login)).await?;
         let location = first.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let from = location.and_then(|location| call.url.join(location).ok());

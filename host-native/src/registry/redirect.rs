@@ -3,7 +3,7 @@
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Response, StatusCode};
 
-use super::auth::Login;
+use super::auth::{Login, Vouched};
 use super::client::{Call, drain};
 use super::{Client, origin_of};
 use crate::source::FetchError;
@@ -19,9 +19,14 @@ impl Client {
         mut call: Call,
         login: Login<'_>,
     ) -> Result<Response, FetchError> {
+        let mut vouched = None;
         for _ in 0..=MAX_HOPS {
             let own = login.endpoint.is_own(&call.url).then_some(login);
-            let response = self.send(&call, own).await?;
+            let mut response = self.send(&call, own).await?;
+            vouched = vouched.or_else(|| response.extensions().get::<Vouched>().copied());
+            if let Some(vouched) = vouched {
+                response.extensions_mut().insert(vouched);
+            }
             if !is_redirect(response.status()) {
                 return Ok(response);
             }
@@ -39,6 +44,7 @@ impl Client {
                 return Err(broken("it redirects to something that is not on the web"));
             }
             drain(response).await;
+            call.configured = login.endpoint.configures(&next);
             call.url = next;
             call.headers = HeaderMap::new();
         }

@@ -46,10 +46,19 @@ pub(crate) struct Transport(Option<Arc<Own>>);
 
 struct Own {
     settings: TransportSettings,
+    /// By their way.
+    clients: [OnceLock<Result<reqwest::Client, String>>; 3],
+}
+
+/// Where connections lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
     /// To this machine.
-    near: OnceLock<Result<reqwest::Client, String>>,
-    /// To all others.
-    far: OnceLock<Result<reqwest::Client, String>>,
+    Near,
+    /// To any other.
+    Far,
+    /// To public addresses only.
+    Guarded,
 }
 
 impl Pem {
@@ -161,22 +170,26 @@ fn no_client_certificate(certificate: &Pem, key: Option<&Pem>) -> String {
 impl Transport {
     pub(super) fn new(settings: TransportSettings) -> Self {
         let own = settings != TransportSettings::default();
-        Self(own.then(|| Arc::new(Own { settings, near: OnceLock::new(), far: OnceLock::new() })))
+        Self(own.then(|| Arc::new(Own { settings, clients: Default::default() })))
     }
 
     /// The connections of the host's own, made from `builder` when they are first needed; `None` if
-    /// it has none. Those to this machine are others than those elsewhere.
+    /// it has none. Each way has others.
     pub(super) fn client(
         &self,
-        near: bool,
+        way: Way,
         builder: impl FnOnce() -> ClientBuilder,
     ) -> Option<&Result<reqwest::Client, String>> {
         let own = self.0.as_ref()?;
-        let client = if near { &own.near } else { &own.far };
-        Some(client.get_or_init(|| {
+        Some(own.clients[way as usize].get_or_init(|| {
             let builder = own.settings.apply(builder())?;
             builder.build().map_err(super::cause_of)
         }))
+    }
+
+    /// Whether a proxy of its own makes them.
+    pub(super) fn has_proxy(&self) -> bool {
+        self.0.as_ref().is_some_and(|own| own.settings.proxy.is_some())
     }
 
     pub(super) fn dial_timeout(&self) -> Option<Duration> {

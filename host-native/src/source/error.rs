@@ -1,6 +1,7 @@
 //! Why bytes could not be had.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,16 @@ pub enum FetchError {
         origin: String,
         /// What the network layer says.
         cause: String,
+    },
+    /// It leads to an address that is not on the public internet, where that is not wanted.
+    #[error(
+        "{origin} leads to {address}, which is not an address on the public internet; if it is meant, name the host (--allow {origin}) or allow all such addresses (--allow-private)"
+    )]
+    NotPublic {
+        /// The host.
+        origin: String,
+        /// Its address.
+        address: IpAddr,
     },
     /// A status that is none of the above.
     #[error("{origin} answers with status {code}; {}", advice(*.code))]

@@ -84,10 +84,10 @@ pub(super) fn check_sent(
     }
 }
 
-pub(super) type ContentRange = (Range<u64>, Option<u64>);
+pub(crate) type ContentRange = (Range<u64>, Option<u64>);
 
 /// Reads `Content-Range: bytes 0-99/1000` (RFC 9110, section 14.4); the total may be `*`.
-fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, String>> {
+pub(crate) fn content_range(headers: &HeaderMap) -> Option<Result<ContentRange, String>> {
     let mut values = headers.get_all(CONTENT_RANGE).iter();
     let value = values.next()?;
     let text = String::from_utf8_lossy(value.as_bytes()).into_owned();

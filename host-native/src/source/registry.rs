@@ -122,10 +122,12 @@ impl Inner {
         let question = Question {
             method: Method::GET,
             path: &["blobs", &digest],
+            query: &[],
             wanted: Capabilities::PULL,
             accept: None,
-            range: Some(range.clone()),
+            range: Some(range.clone().into()),
             attempts: None,
+            verbatim: false,
             urgency: urgency.clone(),
         };
         let what = || format!("blob {digest} in {}", self.repository);

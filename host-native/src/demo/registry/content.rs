@@ -1,7 +1,6 @@
 //! What a request asks for, and where it is in the layout.
 
 use std::io::SeekFrom;
-use std::ops::Range;
 use std::path::Path;
 
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
@@ -12,6 +11,7 @@ use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::AsyncSeekExt;
 
+use crate::byte_range::AskedRange;
 use crate::image::{REF_NAME, blob_path};
 use crate::oci::{Descriptor, Index, MAX_MANIFEST, media};
 
@@ -92,8 +92,9 @@ async fn serve(
     set(&mut headers, ACCEPT_RANGES, "bytes");
     set(&mut headers, ETAG, &format!("\"{digest}\""));
     set(&mut headers, HeaderName::from_static("docker-content-digest"), &digest.to_string());
-    let range = request.headers.get(RANGE).and_then(|range| byte_range(range.to_str().ok()?, size));
-    let (status, range) = match range {
+    let asked =
+        request.headers.get(RANGE).and_then(|range| AskedRange::parse(range.to_str().ok()?));
+    let (status, range) = match asked.map(|asked| asked.within(size)) {
         None => (StatusCode::OK, 0..size),
         Some(Some(range)) => {
             set(
@@ -116,24 +117,6 @@ async fn serve(
     }
     let found = (!head).then_some(Found { file, length: range.end - range.start });
     Answer { status, headers, found, message: String::new() }
-}
-
-/// Reads a `Range` (RFC 9110, section 14.2): `None` if it is to be ignored, as one of several parts
-/// may be; `Some(None)` if it cannot be satisfied.
-fn byte_range(text: &str, size: u64) -> Option<Option<Range<u64>>> {
-    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
-    let (first, last) = (first.trim(), last.trim());
-    let range = if first.is_empty() {
-        size.saturating_sub(last.parse().ok()?)..size
-    } else {
-        let first = first.parse().ok()?;
-        let last = if last.is_empty() { u64::MAX } else { last.parse().ok()? };
-        if last < first {
-            return None;
-        }
-        first..last.saturating_add(1).min(size)
-    };
-    Some((range.start < range.end).then_some(range))
 }
 
 /// The entry of `index.json` with this tag.
@@ -181,22 +164,5 @@ fn error(status: StatusCode, code: &str) -> Answer {
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_single_ranges() {
-        assert_eq!(byte_range("bytes=0-9", 100), Some(Some(0..10)));
-        assert_eq!(byte_range("bytes=90-", 100), Some(Some(90..100)));
-        assert_eq!(byte_range("bytes=90-200", 100), Some(Some(90..100)));
-        assert_eq!(byte_range("bytes=-10", 100), Some(Some(90..100)));
-        assert_eq!(byte_range("bytes=100-", 100), Some(None));
-        assert_eq!(byte_range("bytes=9-0", 100), None);
-        assert_eq!(byte_range("bytes=0-1,4-5", 100), None);
-        assert_eq!(byte_range("items=0-1", 100), None);
     }
 }

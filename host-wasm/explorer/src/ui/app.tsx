@@ -1,5 +1,6 @@
 /** The page: image bar, layers, tree, preview, meter. */
 import { useSignal } from '@preact/signals';
+import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { Changes } from './changes';
 import { EfficiencyPanel } from './efficiency';
@@ -33,10 +34,12 @@ export function App() {
     }, [place?.repository]);
     return (
         <>
-            <a class="skip" href="#main" onClick={skip}>
-                Skip to the files
-            </a>
             <header class="bar">
+                {place && (
+                    <a class="skip" href="#main" onClick={skip}>
+                        Skip to the files
+                    </a>
+                )}
                 <a class="logo" href="#/" aria-label="Lazystar, first page">
                     <svg viewBox="0 0 32 32" aria-hidden="true">
                         <path d="M16 2l3.6 9.8L30 12l-8.2 6.4L24.6 29 16 22.8 7.4 29l2.8-10.6L2 12l10.4-.2z" />
@@ -54,8 +57,8 @@ export function App() {
                     ?
                 </button>
             </header>
-            {place ? <Opened /> : <Landing />}
-            <div class="live" aria-live="polite">
+            {place ? <Opened title={`${place.registry}/${place.repository}`} /> : <Landing />}
+            <div class="heard" aria-live="polite">
                 {visible(announcement.value)}
             </div>
             <Help />
@@ -63,10 +66,12 @@ export function App() {
     );
 }
 
-function Opened() {
+function Opened({ title }: { title: string }) {
+    const heading = <h1 class="heard">{visible(title)}</h1>;
     if (refused.value) {
         return (
             <main id="main" class="refused">
+                {heading}
                 <Failed problem={refused.value} {...(refused.value.kind === 'unauthorized' ? {} : { again: retry })} />
             </main>
         );
@@ -74,17 +79,18 @@ function Opened() {
     if (opening.value) {
         return (
             <main id="main" class="refused">
+                {heading}
                 <Waiting what="Asking the registry" />
             </main>
         );
     }
-    return <Workspace />;
+    return <Workspace heading={heading} />;
 }
 
 /** On narrow screens one of three parts is shown at a time. */
 type Part = 'layers' | 'tree' | 'preview';
 
-function Workspace() {
+function Workspace({ heading }: { heading: ComponentChildren }) {
     const part = useSignal<Part>(route.peek().path === '/' ? 'tree' : 'preview');
     const { panel, path } = route.value;
     useEffect(() => {
@@ -107,6 +113,7 @@ function Workspace() {
             <div class={`workspace show-${part.value}`}>
                 <Layers />
                 <main id="main" class="middle">
+                    {heading}
                     <Panels panel={panel} />
                     {failures.value.length > 0 && <Alarm />}
                     <div class="panel">

@@ -14,9 +14,10 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     const name = safe(row.name || 'root') + (asTar ? '.tar' : '');
     if (!asTar && row.kind !== 'regular') return say(`${row.name} is not a file`);
     const url = navigator.serviceWorker?.controller && window.lazystar.image?.url(row.path);
-    if (url && view === 'merged') {
+    if (url) {
         say(`Downloading ${name}`);
-        return save(`${url}?${asTar ? 'tar' : 'download'}`, name);
+        const layer = view === 'merged' ? '' : `&layer=${view}`;
+        return save(`${url}?${asTar ? 'tar' : 'download'}${layer}`);
     }
     const current = engine.peek();
     if (!current) return;
@@ -32,10 +33,11 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     }
 }
 
-function save(url: string, name: string): void {
+/** Without a name, which the service worker gives: Chromium asks it for nothing that is an anchor's `download`. */
+function save(url: string, name?: string): void {
     const anchor = document.createElement('a');
     anchor.href = url;
-    anchor.download = name;
+    if (name !== undefined) anchor.download = name;
     anchor.click();
 }
 

@@ -122,8 +122,11 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
         const node = list[at];
         if (!node || event.ctrlKey || event.metaKey || event.altKey) return;
         const action = keys[event.key];
-        if (action) action(node);
-        else if (!typeAhead(event.key)) return;
+        if (action) {
+            typed.current.text = '';
+            action(node);
+        }
+        if (!action && !typeAhead(event.key)) return;
         event.preventDefault();
         event.stopPropagation();
     };
@@ -133,7 +136,8 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
         const isGoingOn = now - typed.current.at < 700 && typed.current.text !== '';
         if (key.length !== 1 || (!isGoingOn && '/[]vdy?*'.includes(key))) return false;
         typed.current = { text: (isGoingOn ? typed.current.text : '') + key.toLowerCase(), at: now };
-        const { text } = typed.current;
+        // The same letter again and again goes from one name to the next.
+        const text = /^(.)\1*$/.test(typed.current.text) ? key.toLowerCase() : typed.current.text;
         const from = at + (text.length === 1 ? 1 : 0);
         const found = [...list.keys()].map((index) => (index + from) % list.length);
         const next = found.find((index) => list[index]?.row.name.toLowerCase().startsWith(text));

@@ -126,7 +126,8 @@ function Results({ found }: { found: Found[] }) {
                             <span class="name">
                                 <Icon of={row} />
                                 <span class="text" title={visible(row.path)}>
-                                    {visible(row.path)}
+                                    {visible(row.name)}
+                                    <span class="directory"> {visible(row.path.slice(0, -row.name.length))}</span>
                                     {row.target !== null && <span class="target"> → {visible(row.target)}</span>}
                                 </span>
                                 {!result.visible && <span class="mark removed">hidden</span>}

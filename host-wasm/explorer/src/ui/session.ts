@@ -20,7 +20,7 @@ export const refused = signal<Problem | null>(null);
 export const opening = signal(false);
 /** Chunks and tables that failed their check. */
 export const failures = signal<{ problem: Problem; path: string | null }[]>([]);
-/** For each view, how often the sizes of its directories became known: whoever shows them reads them again. */
+/** For each view, how often more became known of its rows, as sizes of directories: whoever shows them reads them again. */
 export const sizes = signal<ReadonlyMap<View, number>>(new Map());
 
 /** Layers whose tree can be shown. */
@@ -77,6 +77,8 @@ async function open(next: Route, authorization?: string): Promise<void> {
         });
         publish({ place: found.place, digest: found.digest, engine: started.engine });
         pin(found, place, next.tag);
+        const before = await started.engine.meter();
+        if (current()) meter.value ??= before;
         say(`${place.repository}: ${found.layers.length} layers`);
     } catch (thrown) {
         if (!current()) return;
@@ -103,19 +105,27 @@ function asked(place: Place, tag: string | null): Place {
 
 function heard(event: Events): void {
     switch (event.type) {
-        case 'layer':
+        case 'layer': {
+            const { index, changes } = event.layer;
+            const isNew = changes !== null && layers.value[index]?.changes === null;
             layers.value = merge(layers.value, [event.layer]);
+            if (isNew) learned(index);
             break;
+        }
         case 'meter':
             meter.value = event.meter;
             break;
         case 'sizes':
-            sizes.value = new Map(sizes.value).set(event.view, (sizes.value.get(event.view) ?? 0) + 1);
+            learned(event.view);
             break;
         case 'failure':
             failures.value = [...failures.value, event];
             say(event.problem.message);
     }
+}
+
+function learned(view: View): void {
+    sizes.value = new Map(sizes.value).set(view, (sizes.value.get(view) ?? 0) + 1);
 }
 
 /** Facts by layer, the later ones winning. */

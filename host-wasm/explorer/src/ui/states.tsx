@@ -77,7 +77,7 @@ export function Failed({ problem, again, children }: { problem: Problem; again?:
             {problem.kind === 'unauthorized' && !again && <Login />}
             {children}
             {again && (
-                <button type="button" onClick={again}>
+                <button type="button" onClick={() => again()}>
                     Try again
                 </button>
             )}

@@ -8,7 +8,7 @@ import { Icon } from '../icon';
 import { say } from '../live';
 import { usePromised } from '../promised';
 import { go, link, route, type Tab } from '../route';
-import { engine, failures, generation, settling } from '../session';
+import { engine, failures, generation, settling, sizes } from '../session';
 import { Failed, Waiting } from '../states';
 import { Badge } from '../trust';
 import { Compare } from './compare';
@@ -38,7 +38,7 @@ export function Preview() {
     const { path, view } = route.value;
     const current = engine.value;
     const isReady = current !== null && !(view === 'merged' && settling.value);
-    const found = usePromised(isReady ? () => current.stat(view, path, false) : null, [isReady, at.value, generation.value]);
+    const found = usePromised(isReady ? () => current.stat(view, path, false) : null, [isReady, at.value, generation.value], sizes.value.get(view));
     if (found.problem) {
         return (
             <section class="preview" aria-label="Preview">

@@ -1,0 +1,88 @@
+// Accessibility by axe, and pictures to look at, in tests/browser/pictures.
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { here, startRegistry, visit } from './harness.mjs';
+import { convert, layout, tar } from './images.mjs';
+import { layers, tars } from './sample.mjs';
+import { startExplorer } from './servers.mjs';
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+const pictures = join(here, 'pictures');
+mkdirSync(pictures, { recursive: true });
+
+let registry, explorer;
+before(async () => {
+    registry = await startRegistry();
+    explorer = await startExplorer();
+    await convert(layout('looks', tars()), `${registry.host}/looks:lazy`);
+});
+
+const views = {
+    first: '',
+    files: '/looks:lazy/-/etc/os-release',
+    layer: '/looks:lazy?layer=1',
+    hex: '/looks:lazy/-/big.bin?panel=image',
+    details: '/looks:lazy/-/usr/bin/tool?tab=details&panel=search&q=os-release',
+    compare: '/looks:lazy/-/etc/os-release?tab=compare&panel=changes&layer=1',
+    efficiency: '/looks:lazy/-/bin?panel=efficiency',
+    missing: '/not-there:lazy',
+};
+
+for (const [name, view] of Object.entries(views)) {
+    for (const [look, options] of Object.entries({
+        light: { colorScheme: 'light' },
+        dark: { colorScheme: 'dark' },
+        narrow: { viewport: { width: 320, height: 640 } },
+        forced: { forcedColors: 'active', reducedMotion: 'reduce' },
+    })) {
+        test(`${name}, ${look}`, async () => {
+            const url = explorer.url + (view && `#/r/${registry.host}${view}`);
+            const { tab, close } = await visit(url, { viewport: { width: 1400, height: 860 }, bypassCSP: true, ...options });
+            await tab.locator('.waiting').first().waitFor({ state: 'detached' });
+            await tab.waitForFunction(() => !document.querySelector('.waiting, .pending') && document.querySelector('h1'));
+            await tab.waitForTimeout(300);
+            await tab.screenshot({ path: join(pictures, `${name}-${look}.png`) });
+            await tab.evaluate(axe);
+            const { violations } = await tab.evaluate((runOnly) => axe.run(document, { runOnly }), rules);
+            assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary}`), []);
+            const scroll = await tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+            assert.ok(scroll <= 0, `the page is ${scroll} pixels too wide`);
+            await close();
+        });
+    }
+}
+
+test('50,000 names scroll without holding the page up', async () => {
+    const names = Array.from({ length: 50_000 }, (_, index) => ({ path: `all/name-${index}`, content: index % 7 ? '' : `${index}\n` }));
+    await convert(layout('many', [tar([...layers[0].slice(0, 2), { path: 'all/' }, ...names])]), `${registry.host}/many:lazy`);
+    const { tab, close } = await visit(`${explorer.url}#/r/${registry.host}/many:lazy`);
+    await tab.getByRole('row', { name: 'all' }).dblclick();
+    await tab.waitForFunction(() => document.querySelector('[role=treegrid]')?.getAttribute('aria-rowcount') > 50_000, null, { timeout: 60_000 });
+    await tab.waitForFunction(() => !document.querySelector('.pending'));
+    await tab.waitForTimeout(1000);
+    const scroll = () =>
+        tab.evaluate(async () => {
+            const body = document.querySelector('[role=treegrid]');
+            const frames = [];
+            let last = performance.now();
+            for (let step = 0; step < 120; step += 1) {
+                body.scrollTop = step % 2 ? step * 300 : body.scrollHeight - step * 5000;
+                await new Promise(requestAnimationFrame);
+                const now = performance.now();
+                frames.push(now - last);
+                last = now;
+                if (!document.querySelector('[role=row]')) throw new Error('nothing is drawn');
+            }
+            return Math.max(...frames);
+        });
+    // The machine may do something else for a moment: one of some runs has to be smooth.
+    let longest = Infinity;
+    for (let run = 0; run < 5 && longest > 50; run += 1) longest = Math.min(longest, await scroll());
+    console.log(`longest frame: ${longest.toFixed(1)} ms`);
+    assert.ok(longest <= 50, `a frame of ${longest} ms`);
+    await close();
+});

@@ -1,0 +1,221 @@
+// The page as a person uses it: by roles, labels and keys.
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { before, test } from 'node:test';
+import { startRegistry, visit } from './harness.mjs';
+import { convert, copy, layout, tar } from './images.mjs';
+import { big, layers } from './sample.mjs';
+import { startExplorer } from './servers.mjs';
+
+/** One red point. */
+export const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC', 'base64');
+const program = readFileSync('/bin/true');
+const kinds = [
+    { path: 'kinds/' },
+    { path: 'kinds/red.png', content: png },
+    { path: 'kinds/data.json', content: JSON.stringify({ list: [1, 2, { deep: true }], text: 'words' }) },
+    { path: 'kinds/true', content: program, mode: 0o755 },
+    { path: 'kinds/app.py', content: `import os\n${'print("hello")\n'.repeat(400)}` },
+    { path: 'kinds/run.svg', content: '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>parent.ran = true; alert(1)</script><rect width="9" height="9" onload="alert(2)"/></svg>' },
+];
+const history = [
+    { created_by: '/bin/sh -c #(nop) ADD file:0123 in / ' },
+    { created_by: '/bin/sh -c #(nop)  ENV COLOUR=blue', empty_layer: true },
+    { created_by: 'RUN /bin/sh -c rm -rf /gone # buildkit' },
+    { created_by: 'COPY app /srv # buildkit' },
+    { created_by: 'COPY kinds /kinds # buildkit' },
+];
+
+let registry, explorer, address;
+before(async () => {
+    registry = await startRegistry();
+    explorer = await startExplorer();
+    const from = layout('page', [...layers, kinds].map(tar), { history });
+    await convert(from, `${registry.host}/page:lazy`);
+    await copy(from, `${registry.host}/page:plain`);
+    address = `${explorer.url}#/r/${registry.host}/page:lazy`;
+});
+
+async function open(rest = '', options = {}) {
+    const visited = await visit(address + rest, options);
+    const { tab } = visited;
+    const dialogs = [];
+    tab.on('dialog', (dialog) => {
+        dialogs.push(dialog.message());
+        void dialog.dismiss();
+    });
+    const tree = tab.getByRole('treegrid');
+    return { ...visited, dialogs, tree, row: (name) => tab.getByRole('row', { name, exact: false }) };
+}
+
+/** The row that has the cursor. */
+const cursor = (tab) =>
+    tab.evaluate(() => document.getElementById(document.querySelector('[role=treegrid]').getAttribute('aria-activedescendant'))?.querySelector('.text').textContent);
+
+test('the tree is walked by keys', async () => {
+    const { tab, tree, close } = await open();
+    await tree.focus();
+    const press = async (...keys) => {
+        for (const key of keys) await tab.keyboard.press(key);
+        await tab.waitForTimeout(50);
+        return cursor(tab);
+    };
+    assert.equal(await press('Home'), 'big.bin');
+    assert.equal(await press('ArrowDown'), 'bin → usr/bin');
+    assert.equal(await press('u'), 'usr');
+    assert.equal(await tab.getByRole('row', { expanded: true }).count(), 0);
+    await press('ArrowRight');
+    await tab.getByRole('row', { name: 'nowhere' }).or(tab.getByRole('row', { name: /^bin/, level: 2 })).first().waitFor();
+    assert.equal(await press('ArrowRight'), 'bin');
+    assert.equal(await press('ArrowLeft'), 'usr');
+    assert.equal(await press('ArrowLeft'), 'usr');
+    assert.equal(await tab.getByRole('row', { expanded: true }).count(), 0);
+    assert.equal(await press('End'), 'usr');
+    assert.equal(await press('e'), 'empty');
+    assert.equal(await press('e'), 'etc');
+    await press('Enter');
+    await tab.getByRole('row', { name: 'os-release' }).waitFor();
+    assert.equal(await press('ArrowDown'), 'os-release');
+    await press('Enter');
+    await tab.getByText('VERSION=2').waitFor();
+    assert.match(await tab.evaluate(() => location.hash), /@sha256:[0-9a-f]{64}\/-\/etc\/os-release$/);
+
+    await press('v');
+    await tab.getByRole('tab', { name: 'Hex', selected: true }).waitFor();
+    await press(']');
+    await tab.waitForTimeout(100);
+    assert.ok(!/layer=/.test(await tab.evaluate(() => location.hash)), 'above the top layer is the merged tree');
+    await press('[');
+    await tab.waitForFunction(() => /layer=3/.test(location.hash));
+    await press('?');
+    await tab.getByRole('dialog').waitFor();
+    await press('Escape');
+    await tab.getByRole('dialog').waitFor({ state: 'hidden' });
+    await press('/');
+    await tab.keyboard.type('needle');
+    await tab.getByRole('option', { name: 'needle.txt' }).waitFor();
+    await press('Escape');
+    await tree.waitFor();
+    await close();
+});
+
+test('what a layer does is shown, and what it hides', async () => {
+    const { tab, row, close } = await open('?layer=1');
+    await row('gone').getByText('hides 4 paths').waitFor();
+    await row('cache').getByText(/opaque, hides 4 paths/).waitFor();
+    await row('etc').click();
+    await tab.keyboard.press('ArrowRight');
+    const nav = tab.getByRole('navigation', { name: 'Layers' });
+    await nav.getByText('RUN /bin/sh -c rm -rf /gone').waitFor();
+    await nav.getByText('2 metadata-only').waitFor();
+    await tab.getByRole('link', { name: 'Changes', exact: true }).click();
+    await tab.getByRole('list', { name: 'Changes of layer 2' }).getByText('/gone/below/file').waitFor();
+    await tab.getByRole('link', { name: 'Efficiency', exact: true }).click();
+    await tab.getByText('16.0 kB', { exact: false }).first().waitFor();
+    await nav.getByRole('link', { name: /All layers/ }).click();
+    await tab.getByRole('link', { name: 'Files', exact: true }).click();
+    await row('etc').waitFor();
+    assert.equal(await row('gone').count(), 0);
+    await close();
+});
+
+test('files are shown by what they hold', async () => {
+    const { tab, dialogs, close } = await open('/-/kinds/app.py');
+    const panel = tab.getByRole('tabpanel');
+    await panel.locator('.hljs-keyword', { hasText: 'import' }).waitFor();
+    await panel.getByText('UTF-8, 401 lines').waitFor();
+    await panel.getByRole('button', { name: 'Link to line 3', exact: true }).click();
+    await panel.getByRole('button', { name: 'Link to line 5', exact: true }).click({ modifiers: ['Shift'] });
+    assert.equal(await panel.locator('.marked').count(), 3);
+    assert.match(await tab.evaluate(() => location.hash), /lines=3-5/);
+    const show = (path) => tab.evaluate((path) => (location.hash = location.hash.replace(/\/-\/.*/, `/-${path}`)), path);
+
+    await show('/kinds/red.png');
+    await panel.getByText('1 × 1').waitFor();
+    await show('/kinds/run.svg');
+    await panel.getByText('9 × 9').waitFor();
+    await show('/kinds/data.json');
+    await tab.getByRole('tab', { name: 'JSON' }).click();
+    await panel.getByText('[3 elements]').click();
+    await panel.getByText('{1 member}').waitFor();
+    await show('/kinds/true');
+    await panel.getByText('libc.so.6').waitFor();
+    await panel.getByRole('cell', { name: '.text' }).or(panel.getByRole('rowheader', { name: '.text', exact: true })).first().waitFor();
+    await show('/big.bin');
+    await tab.getByRole('tab', { name: 'Hex', selected: true }).waitFor();
+    await panel.getByRole('textbox').fill('0xabcde0');
+    await tab.getByRole('button', { name: 'Go', exact: true }).click();
+    await panel.getByText([...big.subarray(0xabcde0, 0xabcdf0)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')).waitFor();
+    await show('/usr/lib/up');
+    await tab.getByRole('link', { name: '/etc/passwd' }).click();
+    await tab.getByText('root:x:0:0').waitFor();
+    await tab.getByRole('tab', { name: 'Details' }).click();
+    await tab.getByText('rw-r--r--').first().waitFor();
+    await show('/usr/bin/tool');
+    await tab.getByRole('tab', { name: 'Details' }).click();
+    await panel.getByText('tool 1.2-r3').waitFor();
+    await panel.getByRole('link', { name: '/usr/bin/alias' }).waitFor();
+    await show('/etc/os-release');
+    await tab.getByRole('tab', { name: 'Compare' }).click();
+    await panel.getByText('+VERSION=2').waitFor();
+    assert.deepEqual(dialogs, []);
+    assert.equal(await tab.evaluate(() => window.ran), undefined);
+    await close();
+});
+
+test('what an image holds is never markup, and names do not lie', async () => {
+    const { tab, dialogs, row, close } = await open('/-/names/%3Cimg%20src=x%20onerror=alert(1)%3E.html');
+    await tab.getByText('<script>alert(document.domain)</script>').waitFor();
+    await row('turn⟨U+202E⟩gpj.exe').waitFor();
+    assert.equal(await tab.locator('img[src="x"]').count(), 0);
+    assert.deepEqual(dialogs, []);
+    await close();
+});
+
+test('a link restores everything', async () => {
+    const { tab, close } = await open('/-/big.bin?layer=0&panel=search&q=needle&tab=hex&offset=1048576');
+    const check = async () => {
+        await tab.getByRole('option', { name: 'needle.txt' }).waitFor();
+        await tab.getByText('00100000').waitFor();
+        await tab.locator('.layers .current', { hasText: 'ADD file:0123' }).waitFor();
+    };
+    await check();
+    const before = await tab.evaluate(() => location.hash);
+    await tab.reload();
+    await check();
+    assert.equal(await tab.evaluate(() => location.hash), before);
+    await tab.getByRole('link', { name: 'Image', exact: true }).click();
+    await tab.getByText('COLOUR').first().waitFor();
+    await tab.goBack();
+    await check();
+    await close();
+});
+
+test('files and directories are downloaded', async () => {
+    const { tab, close } = await open('/-/kinds/app.py', { acceptDownloads: true });
+    await tab.waitForFunction(() => navigator.serviceWorker.controller);
+    const take = async (name) => {
+        const coming = tab.waitForEvent('download');
+        await tab.getByRole('button', { name }).click();
+        const download = await coming;
+        return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+    };
+    const file = await take(/^Download \(/);
+    assert.equal(file.name, 'app.py');
+    assert.equal(file.bytes.toString(), kinds[4].content);
+    await tab.evaluate(() => (location.hash = location.hash.replace(/\/-\/.*/, '/-/kinds')));
+    const packed = await take('Download as tar');
+    assert.equal(packed.name, 'kinds.tar');
+    assert.ok(packed.bytes.includes(png));
+    await close();
+});
+
+test('an ordinary layer is downloaded when it is asked for', async () => {
+    const { tab, close } = await visit(`${explorer.url}#/r/${registry.host}/page:plain`);
+    const layer = tab.getByRole('navigation', { name: 'Layers' }).getByRole('listitem').filter({ hasText: 'COPY kinds' });
+    await layer.getByText('Not lazy').waitFor();
+    await layer.getByRole('button', { name: /Download and index/ }).click();
+    await layer.getByText('verified').waitFor();
+    await tab.getByRole('row', { name: 'kinds' }).waitFor();
+    await close();
+});
