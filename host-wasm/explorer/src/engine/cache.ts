@@ -106,6 +106,7 @@ export async function clearCache(): Promise<void> {
     const channel = new BroadcastChannel(CHANNEL);
     channel.postMessage('clear');
     channel.close();
+    if (!navigator.storage?.getDirectory) return;
     const root = await navigator.storage.getDirectory();
     for (let left = 20; ; left -= 1) {
         try {

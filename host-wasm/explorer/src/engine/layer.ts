@@ -53,6 +53,7 @@ export class ImageLayer {
     #opening: Promise<void> | null = null;
     #chunks: ChunkTables | null = null;
     #downloading: Promise<void> | null = null;
+    readonly #fetching = new Map<string, Promise<Uint8Array>>();
     /** The content of an ordinary layer. */
     #local: LocalContent | null = null;
 
@@ -236,7 +237,14 @@ export class ImageLayer {
 
     async #fetch(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
         const { registry, meter } = this.#context;
-        const bytes = await registry.range(this.descriptor.digest, offset, length, signal);
+        const key = `${offset} ${length}`;
+        // What is on its way already is not fetched twice; what may be aborted is not shared.
+        const fetching = this.#fetching.get(key) ?? registry.range(this.descriptor.digest, offset, length, signal);
+        if (!signal && !this.#fetching.has(key)) {
+            this.#fetching.set(key, fetching);
+            fetching.finally(() => this.#fetching.delete(key)).catch(() => undefined);
+        }
+        const bytes = await fetching;
         meter.touched(this.facts.index, offset, length);
         return bytes;
     }

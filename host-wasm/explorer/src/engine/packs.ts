@@ -53,7 +53,9 @@ interface Pending {
 type Source = FileSystemSyncAccessHandle | FileSystemFileHandle;
 
 export class Packs {
-    readonly #limit: number;
+    #limit: number;
+    /** Whether the last write failed: the browser gives less than it promised. */
+    #full = false;
     readonly #places = new Map<string, Place>();
     readonly #packs = new Map<string, Pack>();
     readonly #sources = new Map<string, Promise<Source>>();
@@ -104,6 +106,7 @@ export class Packs {
         const kind = KINDS.findIndex((start) => key.startsWith(start));
         if (kind < 0 || this.has(key) || bytes.length > PACK) return;
         try {
+            if (this.#full) this.#release();
             const own = await (this.#acquiring ??= this.#acquire());
             if (this.has(key)) return;
             const offset = own.size + this.#gathered;
@@ -137,6 +140,7 @@ export class Packs {
             own.indexSize += records.length;
         } catch {
             for (const [key] of pending) this.#places.delete(key);
+            this.#full = true;
         }
     }
 
@@ -242,6 +246,8 @@ export class Packs {
     /** Removes packs until there is room for another one, what was not used for the longest time first. */
     async #evict(): Promise<void> {
         let size = [...this.#packs.values()].reduce((sum, pack) => sum + pack.size, 0);
+        if (this.#full) this.#limit = Math.min(this.#limit, size);
+        this.#full = false;
         const oldest = [...this.#packs].sort(([, one], [, other]) => one.used - other.used);
         for (const [name, pack] of oldest) {
             if (size + PACK <= this.#limit) return;

@@ -7,7 +7,7 @@ import { concat } from './bytes';
 import { Limiter } from './limiter';
 import type { Meters } from './meter';
 import { problem } from './problems';
-import { refused, seconds, unanswered } from './refusals';
+import { refused, saying, seconds, unanswered } from './refusals';
 import { authorize, isLoopback } from './tokens';
 
 // Longer values of a header need permission.
@@ -155,10 +155,10 @@ export class Registry {
                     continue;
                 }
                 const wait = response.status === 429 ? (seconds(response.headers.get('retry-after')) ?? pause / 1000) : pause / 1000;
-                if (last || (response.status !== 429 && response.status < 500) || response.status === 501 || wait > LONGEST_PAUSE_S) {
-                    throw await refused(response, this.#place, request.what, this.#access.proxy !== null);
+                const said = await saying(response);
+                if (last || !mayPass(response.status, said.code) || wait > LONGEST_PAUSE_S) {
+                    throw refused(response, said, this.#place, request.what, this.#access.proxy !== null);
                 }
-                abort.abort();
                 await sleep(wait * 1000, request.signal);
             } catch (thrown) {
                 request.signal?.throwIfAborted();
@@ -226,6 +226,11 @@ export class Registry {
             .finally(() => (this.#authorizing = null));
         return (await this.#authorizing) && (had !== this.#authorization || this.#authorization !== undefined);
     }
+}
+
+/** Whether the same request may go better another time. This page's server has tried again itself. */
+function mayPass(status: number, code: string): boolean {
+    return status === 429 || (status >= 500 && status !== 501 && !code.startsWith('LAZYSTAR_'));
 }
 
 /** Where a registry is, by the name that references give it. */
