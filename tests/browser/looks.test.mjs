@@ -56,33 +56,34 @@ for (const [name, view] of Object.entries(views)) {
     }
 }
 
-test('50,000 names scroll without holding the page up', async () => {
+test('50,000 names scroll without a frame of more than 50 ms', async () => {
     const names = Array.from({ length: 50_000 }, (_, index) => ({ path: `all/name-${index}`, content: index % 7 ? '' : `${index}\n` }));
     await convert(layout('many', [tar([...layers[0].slice(0, 2), { path: 'all/' }, ...names])]), `${registry.host}/many:lazy`);
-    const { tab, close } = await visit(`${explorer.url}#/r/${registry.host}/many:lazy`);
+    const { tab, context, close } = await visit(`${explorer.url}#/r/${registry.host}/many:lazy`);
     await tab.getByRole('row', { name: 'all' }).dblclick();
     await tab.waitForFunction(() => document.querySelector('[role=treegrid]')?.getAttribute('aria-rowcount') > 50_000, null, { timeout: 60_000 });
     await tab.waitForFunction(() => !document.querySelector('.pending'));
     await tab.waitForTimeout(1000);
-    const scroll = () =>
-        tab.evaluate(async () => {
+    // Time of the page's thread on a processor, since the machine may do other things as well.
+    const session = await context.newCDPSession(tab);
+    await session.send('Performance.enable', { timeDomain: 'threadTicks' });
+    const busy = async () => (await session.send('Performance.getMetrics')).metrics.find(({ name }) => name === 'TaskDuration').value * 1000;
+    const steps = [];
+    for (let step = 0; step < 60; step += 1) {
+        const before = await busy();
+        await tab.evaluate(async (step) => {
             const body = document.querySelector('[role=treegrid]');
-            const frames = [];
-            let last = performance.now();
-            for (let step = 0; step < 120; step += 1) {
-                body.scrollTop = step % 2 ? step * 300 : body.scrollHeight - step * 5000;
-                await new Promise(requestAnimationFrame);
-                const now = performance.now();
-                frames.push(now - last);
-                last = now;
-                if (!document.querySelector('[role=row]')) throw new Error('nothing is drawn');
-            }
-            return Math.max(...frames);
-        });
-    // The machine may do something else for a moment: one of some runs has to be smooth.
-    let longest = Infinity;
-    for (let run = 0; run < 5 && longest > 50; run += 1) longest = Math.min(longest, await scroll());
-    console.log(`longest frame: ${longest.toFixed(1)} ms`);
-    assert.ok(longest <= 50, `a frame of ${longest} ms`);
+            body.scrollTop = step % 2 ? step * 300 : body.scrollHeight - step * 5000;
+            await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
+            const { top, bottom } = body.getBoundingClientRect();
+            const row = document.elementFromPoint(body.getBoundingClientRect().left + 50, (top + bottom) / 2)?.closest('[role=row]');
+            if (!row) throw new Error('nothing is drawn');
+        }, step);
+        steps.push((await busy()) - before);
+    }
+    steps.sort((one, other) => one - other);
+    const longest = steps.at(-1);
+    console.log(`scrolling: ${steps[steps.length >> 1].toFixed(1)} ms a step, at most ${longest.toFixed(1)} ms`);
+    assert.ok(longest <= 50, `a step of ${longest} ms`);
     await close();
 });

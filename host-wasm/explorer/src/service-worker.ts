@@ -18,12 +18,7 @@ const ANSWER_MS = 5000;
 const scope = new URL(self.registration.scope);
 
 self.addEventListener('install', (event) => {
-    event.waitUntil(
-        caches
-            .open(CACHE)
-            .then((cache) => cache.addAll([scope.href, ...__FILES__.filter((file) => file !== 'index.html').map((file) => new URL(file, scope).href)]))
-            .then(() => self.skipWaiting()),
-    );
+    event.waitUntil(install().then(() => self.skipWaiting()));
 });
 
 self.addEventListener('activate', (event) => {
@@ -48,6 +43,16 @@ self.addEventListener('fetch', (event) => {
     else if (path === '' || path === 'index.html' || path === 'lazystar.json') event.respondWith(fresh(request, path === 'index.html' ? scope.href : url.href));
     else if (__FILES__.includes(path)) event.respondWith(kept(request));
 });
+
+async function install(): Promise<void> {
+    const cache = await caches.open(CACHE);
+    const files = __FILES__.filter((file) => file !== 'index.html').map((file) => new URL(file, scope).href);
+    await cache.addAll([scope.href, ...files]);
+    // A plain web server has none.
+    const about = new URL('lazystar.json', scope).href;
+    const response = await fetch(about);
+    if (response.ok) await cache.put(about, response);
+}
 
 /** From the server, and as it was last where that is away. */
 async function fresh(request: Request, key: string): Promise<Response> {

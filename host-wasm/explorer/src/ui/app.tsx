@@ -103,17 +103,17 @@ function Workspace({ heading }: { heading: ComponentChildren }) {
     ];
     return (
         <>
-            <div class="parts" role="group" aria-label="Parts of the page">
+            <nav class="parts" aria-label="Parts of the page">
                 {parts.map(([name, label]) => (
                     <button type="button" key={name} aria-pressed={part.value === name} onClick={() => (part.value = name)}>
                         {label}
                     </button>
                 ))}
-            </div>
-            <div class={`workspace show-${part.value}`}>
+            </nav>
+            <main id="main" class={`workspace show-${part.value}`}>
+                {heading}
                 <Layers />
-                <main id="main" class="middle">
-                    {heading}
+                <div class="middle">
                     <Panels panel={panel} />
                     {failures.value.length > 0 && <Alarm />}
                     <div class="panel">
@@ -123,9 +123,9 @@ function Workspace({ heading }: { heading: ComponentChildren }) {
                         {panel === 'efficiency' && <EfficiencyPanel />}
                         {panel === 'image' && <ImageFacts />}
                     </div>
-                </main>
+                </div>
                 <Preview />
-            </div>
+            </main>
             <MeterBar />
         </>
     );
@@ -166,5 +166,5 @@ function Alarm() {
 /** The fragment is the address of what is shown, so a plain link within the page would lose it. */
 function skip(event: MouseEvent): void {
     event.preventDefault();
-    document.querySelector<HTMLElement>('#main [tabindex="0"]')?.focus();
+    document.querySelector<HTMLElement>('.middle [tabindex="0"]')?.focus();
 }

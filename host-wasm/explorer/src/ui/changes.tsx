@@ -43,7 +43,7 @@ export function Changes() {
         return () => void (isLate = true);
     }, [current, view]);
     const shown = lines.value.filter(({ change }) => !hidden.value.has(change));
-    const { first, last, onScroll } = useWindow(body, shown.length, ROW);
+    const { first, last, slot, onScroll } = useWindow(body, shown.length, ROW);
     if (view === 'merged') return <p class="empty">Choose a layer to see what it changes in the layers below it.</p>;
     if (failed.value) return <Failed problem={failed.value} />;
     const toggle = (change: Change): void => {
@@ -67,7 +67,7 @@ export function Changes() {
                         <div
                             class="row"
                             role="listitem"
-                            key={line.path}
+                            key={slot(first + index)}
                             style={{ top: `${(first + index) * ROW}px` }}
                             aria-posinset={first + index + 1}
                             aria-setsize={shown.length}

@@ -78,7 +78,7 @@ interface GridProps {
 function Grid({ tree, order, sort, cursor }: GridProps) {
     const list = tree.list.value;
     const body = useRef<HTMLDivElement>(null);
-    const { first, last, onScroll, show, page } = useWindow(body, list.length, ROW);
+    const { first, last, slot, onScroll, show, page } = useWindow(body, list.length, ROW);
     const at = Math.max(0, list.findIndex(({ row }) => row.path === cursor.value));
     const typed = useRef({ text: '', at: 0 });
 
@@ -179,7 +179,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
                         const index = node === away[0] ? at : first + rows.indexOf(node);
                         return (
                             <TreeRow
-                                key={node.row.path}
+                                key={node === away[0] ? 'away' : slot(index)}
                                 node={node}
                                 index={index}
                                 isCursor={index === at}

@@ -36,7 +36,7 @@ export function ImageFacts() {
             <Pairs title="Labels" pairs={opened.labels} />
             {opened.history.length > 0 && (
                 <>
-                    <h3>History</h3>
+                    <h2>History</h2>
                     <ol class="history">
                         {opened.history.map(({ command, emptyLayer }, index) => (
                             <li key={index} class={emptyLayer ? 'no-layer' : ''}>
@@ -46,7 +46,7 @@ export function ImageFacts() {
                     </ol>
                 </>
             )}
-            <h3>The same with other tools</h3>
+            <h2>The same with other tools</h2>
             <ul class="commands">
                 {[`lazystar mount ${pinned} /mnt`, `crane export ${pinned} - | tar -tv`, `docker pull ${pinned}`].map((command) => (
                     <li key={command}>

@@ -78,7 +78,7 @@ export function Search() {
 function Results({ found }: { found: Found[] }) {
     const body = useRef<HTMLDivElement>(null);
     const cursor = useSignal(0);
-    const { first, last, onScroll, show, page } = useWindow(body, found.length, ROW);
+    const { first, last, slot, onScroll, show, page } = useWindow(body, found.length, ROW);
     const at = Math.min(cursor.value, Math.max(0, found.length - 1));
     useEffect(() => show(at), [at]);
     const choose = (result: Found | undefined): void => {
@@ -112,7 +112,7 @@ function Results({ found }: { found: Found[] }) {
                         <div
                             role="option"
                             id={`result-${number}`}
-                            key={`${row.layer} ${row.path} ${number}`}
+                            key={slot(number)}
                             class={`row ${row.kind}${number === at ? ' cursor' : ''}`}
                             style={{ top: `${number * ROW}px` }}
                             aria-selected={row.path === route.value.path}

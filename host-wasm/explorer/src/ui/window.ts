@@ -8,6 +8,8 @@ export interface Window {
     /** The first row to draw, and the one after the last. */
     first: number;
     last: number;
+    /** The key of a row: elements of rows that were scrolled away become those of new ones, which is cheaper than to make them. */
+    slot(row: number): number;
     onScroll(): void;
     /** Scrolls as far as needed for a row to be seen. */
     show(row: number): void;
@@ -29,11 +31,13 @@ export function useWindow(body: { current: HTMLElement | null }, rows: number, h
         return () => observer.disconnect();
     }, [body.current]);
     const fits = Math.ceil(size.value / height);
+    const most = fits + 2 * AROUND + 8;
     // By steps, so that not every row scrolled means another rendering.
     const first = Math.max(0, Math.floor((top.value - AROUND) / 8) * 8);
     return {
         first,
-        last: Math.min(rows, first + fits + 2 * AROUND + 8),
+        last: Math.min(rows, first + most),
+        slot: (row) => row % most,
         onScroll,
         page: () => Math.max(1, fits - 2),
         show: (row) => {
