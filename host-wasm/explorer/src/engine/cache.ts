@@ -4,6 +4,7 @@
  * the worker, and is small.
  */
 import type { CacheFacts } from '../api';
+import { folder } from './opfs';
 import { Packs } from './packs';
 
 const LIMIT = 2 * 2 ** 30;
@@ -70,7 +71,7 @@ export class Store {
     /** The digest that a tag led to last. */
     async tag(name: string): Promise<string | null> {
         try {
-            const digest = await (await (await tags()).getFileHandle(fileName(name))).getFile().then((file) => file.text());
+            const digest = await (await (await folder(TAGS)).getFileHandle(fileName(name))).getFile().then((file) => file.text());
             return /^sha256:[0-9a-f]{64}$/.test(digest) ? digest : null;
         } catch {
             return null;
@@ -79,7 +80,7 @@ export class Store {
 
     async setTag(name: string, digest: string): Promise<void> {
         try {
-            const file = await (await tags()).getFileHandle(fileName(name), { create: true });
+            const file = await (await folder(TAGS)).getFileHandle(fileName(name), { create: true });
             const handle = await file.createSyncAccessHandle();
             const bytes = new TextEncoder().encode(digest);
             handle.truncate(bytes.length);
@@ -137,11 +138,6 @@ async function size(directory: FileSystemDirectoryHandle): Promise<number> {
         }
     }
     return sum;
-}
-
-async function tags(): Promise<FileSystemDirectoryHandle> {
-    const root = await (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT, { create: true });
-    return root.getDirectoryHandle(TAGS, { create: true });
 }
 
 /** Names of images are not always names of files. */

@@ -9,6 +9,7 @@ import { LocalContent } from './local';
 import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
 import type { Registry } from './registry';
+import { pack, unpack, type Segment } from './segments';
 import { Slices } from './slices';
 
 const PROGRESS_MS = 100;
@@ -41,9 +42,6 @@ export interface Content {
     bytes: Uint8Array;
     assurance: Assurance;
 }
-
-/** Parts of the blob that were brought to open a layer: what opening it again needs. */
-type Segment = [offset: number, bytes: Uint8Array];
 
 export class ImageLayer {
     readonly descriptor: Descriptor;
@@ -380,28 +378,4 @@ export class ImageLayer {
         );
     }
 
-}
-
-/** Segments as one value: the number of them, then for each offset and length, then their bytes. */
-function pack(segments: Segment[]): Uint8Array {
-    const head = new Float64Array(1 + 2 * segments.length);
-    head[0] = segments.length;
-    segments.forEach(([offset, bytes], index) => head.set([offset, bytes.length], 1 + 2 * index));
-    return concat([new Uint8Array(head.buffer), ...segments.map(([, bytes]) => bytes)]);
-}
-
-function unpack(packed: Uint8Array | null): Segment[] | null {
-    if (!packed || packed.length < 8) return null;
-    const copy = packed.slice();
-    const count = new Float64Array(copy.buffer, 0, 1)[0] ?? 0;
-    if (!(count >= 1 && 8 * (1 + 2 * count) <= copy.length)) return null;
-    const head = new Float64Array(copy.buffer, 8, 2 * count);
-    const segments: Segment[] = [];
-    let at = 8 * (1 + 2 * count);
-    for (let index = 0; index < count; index += 1) {
-        const [offset = 0, length = 0] = [head[2 * index], head[2 * index + 1]];
-        segments.push([offset, copy.subarray(at, at + length)]);
-        at += length;
-    }
-    return segments;
 }

@@ -6,10 +6,9 @@
  */
 
 import { concat } from './bytes';
+import { folder, readAt, release, source, type Source } from './opfs';
 
-/** Where packs are below the root of the private file system. */
-export const DIRECTORY = ['lazystar', 'packs'];
-
+const PACKS = 'packs';
 const PACK = 32 << 20;
 /** Values are written together once they are so many bytes, or so old. */
 const GATHERED = 1 << 20;
@@ -49,9 +48,6 @@ interface Pending {
     record: Uint8Array;
 }
 
-/** Reads a pack that nobody may write to, or whatever is there of one that another tab writes to. */
-type Source = FileSystemSyncAccessHandle | FileSystemFileHandle;
-
 export class Packs {
     #limit: number;
     /** Whether the last write failed: the browser gives less than it promised. */
@@ -88,12 +84,8 @@ export class Packs {
         if (pending) return pending.bytes.slice();
         const { pack, offset, length } = place;
         try {
-            const bytes = new Uint8Array(length);
             const own = this.#own?.name === pack ? this.#own.data : null;
-            const source = own ?? (await this.#source(pack));
-            if ('read' in source) return source.read(bytes, { at: offset }) === length ? bytes : null;
-            const read = await (await source.getFile()).slice(offset, offset + length).arrayBuffer();
-            return read.byteLength === length ? new Uint8Array(read) : null;
+            return await readAt(own ?? (await this.#source(pack)), offset, length);
         } catch {
             // Another tab removed or is changing it.
             this.forget(key);
@@ -152,11 +144,11 @@ export class Packs {
             this.#pending.clear();
             this.#release();
         }
-        const source = this.#sources.get(name);
+        const opened = this.#sources.get(name);
         this.#drop(name);
-        this.#dropping = Promise.all([this.#dropping, source])
-            .then(([, handle]) => {
-                if (handle && 'read' in handle) handle.close();
+        this.#dropping = Promise.all([this.#dropping, opened])
+            .then(([, file]) => {
+                if (file) release(file);
                 return remove(name);
             })
             .catch(() => undefined);
@@ -172,7 +164,7 @@ export class Packs {
     close(): void {
         this.#pending.clear();
         this.#release();
-        for (const source of this.#sources.values()) void source.then((handle) => 'read' in handle && handle.close(), () => undefined);
+        for (const opened of this.#sources.values()) void opened.then(release, () => undefined);
         this.#sources.clear();
         this.#places.clear();
         this.#packs.clear();
@@ -194,7 +186,7 @@ export class Packs {
     }
 
     async #scan(): Promise<void> {
-        const directory = await folder();
+        const directory = await folder(PACKS);
         for await (const [name, handle] of directory.entries()) {
             if (!name.endsWith('.index') || !(handle instanceof FileSystemFileHandle)) continue;
             const pack = name.slice(0, -'.index'.length);
@@ -222,7 +214,7 @@ export class Packs {
         await this.#dropping;
         await this.#scan();
         await this.#evict();
-        const directory = await folder();
+        const directory = await folder(PACKS);
         const used = [...this.#packs].filter(([name, { size }]) => size < PACK && !this.#sources.has(name)).map(([name]) => name);
         const fresh = `${Date.now().toString(36)}-${crypto.getRandomValues(new Uint32Array(1))[0]?.toString(36)}`;
         for (const name of [...used, fresh]) {
@@ -266,21 +258,21 @@ export class Packs {
     #source(name: string): Promise<Source> {
         const known = this.#sources.get(name);
         if (known) return known;
-        const source = open(name);
-        this.#sources.set(name, source);
-        source.catch(() => this.#sources.delete(name));
-        return source;
+        const opened = open(name);
+        this.#sources.set(name, opened);
+        opened.catch(() => this.#sources.delete(name));
+        return opened;
     }
 }
 
 async function remove(name: string): Promise<void> {
-    const directory = await folder();
+    const directory = await folder(PACKS);
     await directory.removeEntry(`${name}.index`);
     await directory.removeEntry(name);
 }
 
 async function open(name: string): Promise<Source> {
-    const directory = await folder();
+    const directory = await folder(PACKS);
     try {
         // Says when it was used last, unless its writer does that.
         const index = await (await directory.getFileHandle(`${name}.index`)).createSyncAccessHandle();
@@ -289,19 +281,7 @@ async function open(name: string): Promise<Source> {
     } catch {
         // In use.
     }
-    const file = await directory.getFileHandle(name);
-    try {
-        const shared = { mode: 'read-only' } as unknown;
-        return await (file.createSyncAccessHandle as (options: unknown) => Promise<FileSystemSyncAccessHandle>).call(file, shared);
-    } catch {
-        return file;
-    }
-}
-
-async function folder(): Promise<FileSystemDirectoryHandle> {
-    let at = await navigator.storage.getDirectory();
-    for (const name of DIRECTORY) at = await at.getDirectoryHandle(name, { create: true });
-    return at;
+    return source(await directory.getFileHandle(name));
 }
 
 function head(): Uint8Array {
