@@ -1,7 +1,7 @@
 // What the tests of the page share: a registry, the page's server, a browser. All of it ends with the test program.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after } from 'node:test';
@@ -65,7 +65,6 @@ log: {level: warn, accesslog: {disabled: false}}
 storage: {filesystem: {rootdirectory: ${root}}, delete: {enabled: true}}
 http: {addr: 127.0.0.1:${port}}
 `);
-    const { openSync } = await import('node:fs');
     const child = spawn('docker-registry', ['serve', config], { stdio: ['ignore', openSync(log, 'a'), openSync(`${log}.err`, 'a')] });
     atEnd(() => child.kill());
     const host = `127.0.0.1:${port}`;
@@ -91,13 +90,16 @@ export function blobs(requests) {
 
 export const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
+/** A name of this machine that browsers take for one of another. */
+export const ELSEWHERE = 'elsewhere.test';
+
 let browsing;
 /** The browser; started once. */
 export function browser() {
     return (browsing ??= chromium
         .launch({
             executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-            args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+            args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`],
         })
         .then((started) => {
             atEnd(() => started.close());
@@ -112,7 +114,8 @@ export async function visit(url, options = {}) {
     tab.setDefaultTimeout(20_000);
     tab.on('pageerror', (error) => console.error(`page: ${error.stack ?? error}`));
     tab.on('console', (message) => {
-        if (message.type() === 'error') console.error(`page: ${message.text()}`);
+        // That a request failed is what some tests are about.
+        if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) console.error(`page: ${message.text()}`);
     });
     await tab.goto(url);
     await tab.waitForFunction(() => 'lazystar' in window);

@@ -25,7 +25,7 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
     assert.deepEqual(before.states, ['not-lazy', 'not-lazy', 'not-lazy']);
     const top = await tab.evaluate(async () => ({ facts: await it.download(2), names: (await it.readdir('/')).map(({ name }) => name) }));
     assert.deepEqual([top.facts.state, top.facts.format, top.facts.assurance], ['open', 'tar', 'verified']);
-    assert.deepEqual(top.names, ['lib', 'srv']);
+    assert.deepEqual(top.names, ['lib', 'srv', 'var']);
     const all = await tab.evaluate(async () => {
         await Promise.all([it.download(0), it.download(1)]);
         const rows = {};

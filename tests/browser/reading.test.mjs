@@ -150,13 +150,14 @@ test('details: attributes, versions, hard links, packages', async () => {
             const { xattrs, ...rest } = await it.details(path, { view });
             return { ...rest, xattrs: xattrs.map(({ name, value }) => [name, Array.from(value)]) };
         };
-        return { cap: await of('/usr/bin/cap', 0), alias: await of('/usr/bin/alias'), shadow: await of('/etc/shadow', 0), app: await of('/srv/app.txt'), release: await of('/etc/os-release'), big: await of('/big.bin') };
+        return { cap: await of('/usr/bin/cap', 0), alias: await of('/usr/bin/alias'), shadow: await of('/etc/shadow', 0), app: await of('/srv/app.txt'), release: await of('/etc/os-release'), needle: await of('/usr/lib/deep/er/needle.txt'), big: await of('/big.bin') };
     });
     assert.deepEqual(new Map(details.cap.xattrs), new Map([['security.capability', [...capability]], ['user.note', [...Buffer.from('a=b')]]]));
     assert.deepEqual(details.alias.hardLinks, ['/usr/bin/tool']);
     assert.deepEqual(details.shadow.versions.map(({ layer, removed }) => [layer, removed]), [[0, false], [1, true]]);
     assert.deepEqual(details.release.versions.map(({ layer }) => layer), [0, 1]);
     assert.equal(details.app.packageOwner, 'other 9');
+    assert.equal(details.needle.packageOwner, 'sewing 1:2.3-4');
     assert.equal(details.big.packageOwner, null);
     assert.equal(sum(details.big.chunks.map(({ length }) => length)), big.length);
     await close();

@@ -75,6 +75,9 @@ const top = [
     { path: 'lib/apk/' },
     { path: 'lib/apk/db/' },
     { path: 'lib/apk/db/installed', content: 'P:tool\nV:1.2-r3\nF:usr/bin\nR:tool\nR:cap\n\nP:other\nV:9\nF:srv\nR:app.txt\n\n' },
+    ...['var/', 'var/lib/', 'var/lib/dpkg/', 'var/lib/dpkg/info/'].map((path) => ({ path })),
+    { path: 'var/lib/dpkg/status', content: 'Package: sewing\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2.3-4\nDescription: sharp\n more\n\n' },
+    { path: 'var/lib/dpkg/info/sewing:amd64.list', content: '/.\n/usr\n/usr/lib\n/usr/lib/deep/er/needle.txt\n' },
 ];
 
 export const layers = [base, change, top];

@@ -1,9 +1,10 @@
-// The page's server, a plain server of files, and a registry with faults.
+// `lazystar explore`, a plain server of files, and a registry with faults.
+import { spawn } from 'node:child_process';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { once } from 'node:events';
 import { extname, join, normalize } from 'node:path';
-import { atEnd, page } from './harness.mjs';
+import { atEnd, binary, page, until, work } from './harness.mjs';
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.json': 'application/json', '.wasm': 'application/wasm', '.woff2': 'font/woff2', '.webmanifest': 'application/manifest+json' };
 
@@ -83,13 +84,17 @@ export async function startFaulty(behind) {
     return Object.assign(state, server);
 }
 
-/** `lazystar explore`, of which this stands in for the parts that the engine needs. */
-export function startExplorer() {
-    const about = JSON.stringify({ version: '0', proxy: '/registry/', registries: '*', image: null });
-    return listen((incoming, outgoing) => {
-        const proxied = /^\/registry\/([^/]+)(\/v2\/.*)$/.exec(incoming.url);
-        if (incoming.url === '/lazystar.json') outgoing.writeHead(200, { 'content-type': 'application/json' }).end(about);
-        else if (proxied) pass(incoming, outgoing, proxied[1], proxied[2]);
-        else serveFile(incoming, outgoing);
+/** `lazystar explore`, with the built page; registries of the tests are all on this machine. `args` are more of its arguments. */
+export async function startExplorer(args = []) {
+    const child = spawn(binary, ['explore', '--listen', '127.0.0.1:0', '--no-open', '--allow', '*', '--allow-private', '--assets', page, ...args], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, HOME: work, XDG_CACHE_HOME: join(work, '.cache') },
     });
+    const close = () => child.kill();
+    atEnd(close);
+    child.stdout.setEncoding('utf8');
+    let said = '';
+    child.stdout.on('data', (text) => (said += text));
+    const url = await until('the server of the page', () => /http:\/\/[^/\s]+\//.exec(said)?.[0]);
+    return { host: new URL(url).host, url, close };
 }

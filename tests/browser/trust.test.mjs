@@ -1,10 +1,10 @@
 // What is wrong is never shown and never kept; what is right is kept, and needs no registry.
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
-import { blobs, startRegistry, visit } from './harness.mjs';
-import { convert, layout } from './images.mjs';
+import { blobs, ELSEWHERE, startRegistry, visit } from './harness.mjs';
+import { convert, layout, noise, tar } from './images.mjs';
 import { big, tars } from './sample.mjs';
-import { startExplorer, startFaulty } from './servers.mjs';
+import { startExplorer, startFaulty, startStatic } from './servers.mjs';
 
 let registry, explorer;
 before(async () => {
@@ -99,7 +99,9 @@ test('a manifest that is not what its digest says is refused', async () => {
     const { tab, close } = await visit(explorer.url);
     const digest = await tab.evaluate(async (name) => (await lazystar.open(name)).digest, `${registry.host}/two:lazy`);
     faulty.rule = ({ path }) => (path.includes('/manifests/') ? flip((length) => length - 5) : undefined);
-    const { tab: other, close: closeOther } = await visit(explorer.url);
+    // The proxy of `lazystar explore` would see it, too.
+    const page = await startStatic();
+    const { tab: other, close: closeOther } = await visit(page.url);
     const problem = await other.evaluate((name) => lazystar.open(name).catch((error) => error.problem), `${faulty.host}/two@${digest}`);
     assert.equal(problem.kind, 'digest-mismatch');
     assert.equal(problem.expected, digest);
@@ -185,6 +187,49 @@ test('two engines keep things side by side, and the page can clear it all', asyn
     }, name);
     assert.ok(used.used > 300_000 && used.limit > used.used, `${used.used} of ${used.limit}`);
     assert.deepEqual([used.cleared, used.text], [0, 'application\n']);
+    await close();
+});
+
+test('where there is no room, what was not used for the longest time goes', async () => {
+    const names = [1, 2, 3].map((seed) => `${registry.host}/room-${seed}:lazy`);
+    for (const [index, name] of names.entries()) await convert(layout(`room-${index}`, [tar([{ path: 'noise', content: noise(40 << 20, index + 1) }])]), name);
+    const { tab, context, close } = await visit(explorer.url);
+    const session = await context.newCDPSession(tab);
+    const quota = 100 << 20;
+    await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(explorer.url).origin, quotaSize: quota });
+    const read = (name) =>
+        tab.evaluate(async (name) => {
+            const it = await lazystar.open(name);
+            const { length } = await it.read('/noise');
+            const { fetched } = await it.meter();
+            it.close();
+            await new Promise((done) => setTimeout(done, 600));
+            return { length, fetched, ...(await lazystar.cache.facts()) };
+        }, name);
+    for (const name of names) {
+        const { length, used } = await read(name);
+        assert.equal(length, 40 << 20);
+        assert.ok(used <= quota, `${used} bytes are used`);
+    }
+    // Some of the last fitted in, after the first made room.
+    assert.ok((await read(names[2])).fetched < 30 << 20);
+    await close();
+});
+
+test('a page of plain http from another machine has no files of its own, and works', async () => {
+    const page = await startStatic();
+    const open = await startFaulty(registry.host);
+    const { tab, close } = await visit(page.url.replace('127.0.0.1', ELSEWHERE));
+    const seen = await tab.evaluate(async (name) => {
+        const it = await lazystar.open(name);
+        const twice = [await it.read('/etc/passwd'), await it.read('/etc/passwd')].map((bytes) => new TextDecoder().decode(bytes));
+        await lazystar.cache.clear();
+        return { secure: isSecureContext, twice, meter: await it.meter(), cache: await lazystar.cache.facts() };
+    }, `${open.host}/trust:lazy`);
+    assert.equal(seen.secure, false);
+    assert.equal(seen.twice[0], seen.twice[1]);
+    assert.ok(seen.meter.cached > 0);
+    assert.deepEqual(seen.cache, { used: 0, limit: 0 });
     await close();
 });
 

@@ -4,6 +4,7 @@
  * the worker, and is small.
  */
 import type { CacheFacts } from '../api';
+import { folder } from './opfs';
 import { Packs } from './packs';
 
 const LIMIT = 2 * 2 ** 30;
@@ -56,6 +57,11 @@ export class Store {
         }
     }
 
+    /** Writes what is not written yet. */
+    flush(): void {
+        this.#packs?.flush();
+    }
+
     forget(key: string): void {
         this.#packs?.forget(key);
         this.#used -= this.#memory.get(key)?.length ?? 0;
@@ -65,7 +71,7 @@ export class Store {
     /** The digest that a tag led to last. */
     async tag(name: string): Promise<string | null> {
         try {
-            const digest = await (await (await tags()).getFileHandle(fileName(name))).getFile().then((file) => file.text());
+            const digest = await (await (await folder(TAGS)).getFileHandle(fileName(name))).getFile().then((file) => file.text());
             return /^sha256:[0-9a-f]{64}$/.test(digest) ? digest : null;
         } catch {
             return null;
@@ -74,7 +80,7 @@ export class Store {
 
     async setTag(name: string, digest: string): Promise<void> {
         try {
-            const file = await (await tags()).getFileHandle(fileName(name), { create: true });
+            const file = await (await folder(TAGS)).getFileHandle(fileName(name), { create: true });
             const handle = await file.createSyncAccessHandle();
             const bytes = new TextEncoder().encode(digest);
             handle.truncate(bytes.length);
@@ -101,6 +107,7 @@ export async function clearCache(): Promise<void> {
     const channel = new BroadcastChannel(CHANNEL);
     channel.postMessage('clear');
     channel.close();
+    if (!navigator.storage?.getDirectory) return;
     const root = await navigator.storage.getDirectory();
     for (let left = 20; ; left -= 1) {
         try {
@@ -131,11 +138,6 @@ async function size(directory: FileSystemDirectoryHandle): Promise<number> {
         }
     }
     return sum;
-}
-
-async function tags(): Promise<FileSystemDirectoryHandle> {
-    const root = await (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT, { create: true });
-    return root.getDirectoryHandle(TAGS, { create: true });
 }
 
 /** Names of images are not always names of files. */

@@ -1,6 +1,7 @@
 /** One image: what the page can ask of it. */
 import { transfer } from 'comlink';
 import type { Access, Details, Efficiency, Events, Found, ImageEngine, LayerFacts, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
+import { concat } from './bytes';
 import { Store } from './cache';
 import { Differences } from './differences';
 import { commands, facts, Library } from './documents';
@@ -10,7 +11,7 @@ import { instance } from './instance';
 import { ImageLayer, type Context } from './layer';
 import { Meters } from './meter';
 import { problem } from './problems';
-import { concat, Registry } from './registry';
+import { Registry } from './registry';
 import { search } from './search';
 import { streamed } from './streams';
 import { plan, write } from './tar';
@@ -40,6 +41,11 @@ export class Image implements ImageEngine {
         this.#opened = new Opened(context, layers);
         void this.#opened.settled();
         return { ...facts(place, documents), layers: layers.map((layer) => ({ ...layer.facts })) };
+    }
+
+    /** Writes what is to be kept; before the worker ends. */
+    close(): void {
+        this.#opened?.context.store.flush();
     }
 
     #image(): Opened {

@@ -1,5 +1,6 @@
 /** A layer of the image: opens itself, and reads verified content. */
 import { ApiError, type Assurance, type Events, type LayerFacts } from '../api';
+import { concat } from './bytes';
 import type { Store } from './cache';
 import { ChunkTables, type ChunkFacts } from './chunks';
 import { dispose, type ByteRange, type Descriptor, type Layer, type Opener, type Reader, type Root } from './instance';
@@ -7,7 +8,8 @@ import type { Meters } from './meter';
 import { LocalContent } from './local';
 import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
-import { concat, type Registry } from './registry';
+import type { Registry } from './registry';
+import { pack, unpack, type Segment } from './segments';
 import { Slices } from './slices';
 
 const PROGRESS_MS = 100;
@@ -41,9 +43,6 @@ export interface Content {
     assurance: Assurance;
 }
 
-/** Parts of the blob that were brought to open a layer: what opening it again needs. */
-type Segment = [offset: number, bytes: Uint8Array];
-
 export class ImageLayer {
     readonly descriptor: Descriptor;
     readonly facts: LayerFacts;
@@ -52,6 +51,7 @@ export class ImageLayer {
     #opening: Promise<void> | null = null;
     #chunks: ChunkTables | null = null;
     #downloading: Promise<void> | null = null;
+    readonly #fetching = new Map<string, Promise<Uint8Array>>();
     /** The content of an ordinary layer. */
     #local: LocalContent | null = null;
 
@@ -235,7 +235,14 @@ export class ImageLayer {
 
     async #fetch(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
         const { registry, meter } = this.#context;
-        const bytes = await registry.range(this.descriptor.digest, offset, length, signal);
+        const key = `${offset} ${length}`;
+        // What is on its way already is not fetched twice; what may be aborted is not shared.
+        const fetching = this.#fetching.get(key) ?? registry.range(this.descriptor.digest, offset, length, signal);
+        if (!signal && !this.#fetching.has(key)) {
+            this.#fetching.set(key, fetching);
+            fetching.finally(() => this.#fetching.delete(key)).catch(() => undefined);
+        }
+        const bytes = await fetching;
         meter.touched(this.facts.index, offset, length);
         return bytes;
     }
@@ -371,28 +378,4 @@ export class ImageLayer {
         );
     }
 
-}
-
-/** Segments as one value: the number of them, then for each offset and length, then their bytes. */
-function pack(segments: Segment[]): Uint8Array {
-    const head = new Float64Array(1 + 2 * segments.length);
-    head[0] = segments.length;
-    segments.forEach(([offset, bytes], index) => head.set([offset, bytes.length], 1 + 2 * index));
-    return concat([new Uint8Array(head.buffer), ...segments.map(([, bytes]) => bytes)]);
-}
-
-function unpack(packed: Uint8Array | null): Segment[] | null {
-    if (!packed || packed.length < 8) return null;
-    const copy = packed.slice();
-    const count = new Float64Array(copy.buffer, 0, 1)[0] ?? 0;
-    if (!(count >= 1 && 8 * (1 + 2 * count) <= copy.length)) return null;
-    const head = new Float64Array(copy.buffer, 8, 2 * count);
-    const segments: Segment[] = [];
-    let at = 8 * (1 + 2 * count);
-    for (let index = 0; index < count; index += 1) {
-        const [offset = 0, length = 0] = [head[2 * index], head[2 * index + 1]];
-        segments.push([offset, copy.subarray(at, at + length)]);
-        at += length;
-    }
-    return segments;
 }

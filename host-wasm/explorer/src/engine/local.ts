@@ -3,19 +3,19 @@
  * bytes of all its files, one after the other, and a table of contents of the form that lazy layers have, by which the engine
  * reads and checks it like theirs.
  */
+import { folder, readAt, release, source, type Source } from './opfs';
 import { problem } from './problems';
 
-/** Where layers are below the root of the private file system. */
-const DIRECTORY = ['lazystar', 'layers'];
+const LAYERS = 'layers';
 const TOC = '.toc';
 
 /** The bytes of a layer's files. */
 export class LocalContent {
-    readonly #file: FileSystemSyncAccessHandle | FileSystemFileHandle;
+    readonly #file: Source;
     readonly #chunks = new Map<string, [offset: number, length: number]>();
     readonly size: number;
 
-    private constructor(file: FileSystemSyncAccessHandle | FileSystemFileHandle, size: number, toc: Toc) {
+    private constructor(file: Source, size: number, toc: Toc) {
         this.#file = file;
         this.size = size;
         for (const { chunkDigest, offset, chunkSize, size: all } of toc.entries) {
@@ -29,10 +29,7 @@ export class LocalContent {
         if (!place) return null;
         const [offset, length] = place;
         try {
-            const bytes = new Uint8Array(length);
-            if ('read' in this.#file) return this.#file.read(bytes, { at: offset }) === length ? bytes : null;
-            const read = await (await this.#file.getFile()).slice(offset, offset + length).arrayBuffer();
-            return new Uint8Array(read);
+            return await readAt(this.#file, offset, length);
         } catch {
             return null;
         }
@@ -41,7 +38,7 @@ export class LocalContent {
     /** What an earlier download of this layer left. */
     static async find(layer: string): Promise<{ content: LocalContent; toc: Uint8Array } | null> {
         try {
-            const directory = await folder();
+            const directory = await folder(LAYERS);
             const toc = new Uint8Array(await (await (await directory.getFileHandle(`${name(layer)}${TOC}`)).getFile()).arrayBuffer());
             return { content: await LocalContent.#open(directory, layer, toc), toc };
         } catch {
@@ -53,13 +50,7 @@ export class LocalContent {
         const handle = await directory.getFileHandle(name(layer));
         const { size } = await handle.getFile();
         const parsed = JSON.parse(new TextDecoder().decode(toc)) as Toc;
-        try {
-            const shared = { mode: 'read-only' } as unknown;
-            const file = await (handle.createSyncAccessHandle as (options: unknown) => Promise<FileSystemSyncAccessHandle>).call(handle, shared);
-            return new LocalContent(file, size, parsed);
-        } catch {
-            return new LocalContent(handle, size, parsed);
-        }
+        return new LocalContent(await source(handle), size, parsed);
     }
 
     /** Writes the content of a layer. `fill` gives the table of contents in the end. */
@@ -67,7 +58,7 @@ export class LocalContent {
         if (!navigator.storage?.getDirectory) {
             throw problem('unsupported', 'The browser gives pages no files of their own here. Open this page by https, or from this computer (127.0.0.1).');
         }
-        const directory = await folder();
+        const directory = await folder(LAYERS);
         const handle = await directory.getFileHandle(name(layer), { create: true });
         let file: FileSystemSyncAccessHandle;
         try {
@@ -95,7 +86,7 @@ export class LocalContent {
     }
 
     close(): void {
-        if ('read' in this.#file) this.#file.close();
+        release(this.#file);
     }
 }
 
@@ -113,10 +104,4 @@ async function keep(directory: FileSystemDirectoryHandle, name: string, bytes: U
 
 function name(layer: string): string {
     return layer.replace(':', '-');
-}
-
-async function folder(): Promise<FileSystemDirectoryHandle> {
-    let at = await navigator.storage.getDirectory();
-    for (const part of DIRECTORY) at = await at.getDirectoryHandle(part, { create: true });
-    return at;
 }

@@ -1,10 +1,11 @@
 /** Downloads ordinary layers: checks the digest of the blob, decompresses it, and makes a table of contents of its tar. */
 import { sha256 } from '@noble/hashes/sha2.js';
 import { Decompress } from 'fzstd';
+import { concat } from './bytes';
 import type { Descriptor, Layer, Root } from './instance';
 import { LocalContent } from './local';
 import { asProblem, engine, problem } from './problems';
-import { concat, type Registry } from './registry';
+import type { Registry } from './registry';
 import { TarReader, type Header } from './untar';
 
 /** Footer of a lazy layer whose table of contents is elsewhere. */
@@ -159,6 +160,8 @@ const TYPES: Record<string, string> = { '0': 'reg', '7': 'reg', '1': 'hardlink',
 class Index {
     readonly #root: Root;
     readonly #append: (bytes: Uint8Array) => void;
+    #gathered: Uint8Array[] = [];
+    #gatheredLength = 0;
     readonly #entries: TocEntry[] = [];
     readonly #tar = new TarReader((header) => this.#begin(header));
     #at = 0;
@@ -177,7 +180,14 @@ class Index {
     }
 
     toc(): Uint8Array {
+        this.#flush();
         return new TextEncoder().encode(JSON.stringify({ version: 1, entries: this.#entries }));
+    }
+
+    /** Few large writes instead of many small ones. */
+    #flush(): void {
+        this.#append(concat(this.#gathered, this.#gatheredLength));
+        [this.#gathered, this.#gatheredLength] = [[], 0];
     }
 
     #begin(header: Header): (bytes: Uint8Array) => void {
@@ -215,7 +225,9 @@ class Index {
                 const facts = { offset: this.#at, chunkOffset, chunkSize: have, chunkDigest: this.#root.oci.digestOf(chunk) };
                 if (chunkOffset === 0) Object.assign(entry, facts);
                 else this.#entries.push({ name: header.name, type: 'chunk', ...facts });
-                this.#append(chunk);
+                this.#gathered.push(chunk);
+                this.#gatheredLength += have;
+                if (this.#gatheredLength >= CHUNK) this.#flush();
                 this.#at += have;
                 chunkOffset += have;
                 [held, have] = [[], 0];

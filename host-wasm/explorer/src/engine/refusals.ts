@@ -39,11 +39,17 @@ export async function unanswered(place: Place, registry: string | null): Promise
     );
 }
 
+/** What the body of a refusal says. */
+export interface Said {
+    /** Those of this page's server begin with `LAZYSTAR_`. */
+    code: string;
+    message: string;
+}
+
 /** Why an answer is of no use. */
-export async function refused(response: Response, place: Place, what: string, proxied: boolean): Promise<ApiError> {
+export function refused(response: Response, { code, message }: Said, place: Place, what: string, proxied: boolean): ApiError {
     const { status } = response;
-    const said = await text(response);
-    const reason = said ? ` (“${said}”)` : '';
+    const reason = message ? ` (“${message}”)` : '';
     const host = place.registry;
     switch (status) {
         case 401:
@@ -61,12 +67,9 @@ export async function refused(response: Response, place: Place, what: string, pr
                 ...(retryAfter === null ? {} : { retryAfter }),
             });
         }
-        case 502:
-        case 504:
-            if (proxied) return problem('unreachable', `${host} cannot be reached${reason}.`, { status });
-            break;
         default:
     }
+    if (code === 'LAZYSTAR_UNREACHABLE' || code === 'LAZYSTAR_TIMEOUT') return problem('unreachable', `${host} cannot be reached${reason}.`, { status });
     return problem('registry', `${host} answered with status ${status} when asked for ${what}${reason}. Try again later.`, { status });
 }
 
@@ -78,13 +81,13 @@ export function seconds(header: string | null): number | null {
     return Number.isNaN(date) ? null : Math.max(0, Math.ceil((date - Date.now()) / 1000));
 }
 
-/** What the body of a refusal says, as registries write it. */
-async function text(response: Response): Promise<string | null> {
+/** Reads the body of a refusal, as registries write it. */
+export async function saying(response: Response): Promise<Said> {
     try {
-        const body = (await response.json()) as { errors?: { message?: unknown }[] } | null;
-        const message = body?.errors?.[0]?.message;
-        return typeof message === 'string' && message ? message.slice(0, LONGEST_TEXT) : null;
+        const body = (await response.json()) as { errors?: { code?: unknown; message?: unknown }[] } | null;
+        const { code, message } = body?.errors?.[0] ?? {};
+        return { code: typeof code === 'string' ? code : '', message: typeof message === 'string' ? message.slice(0, LONGEST_TEXT) : '' };
     } catch {
-        return null;
+        return { code: '', message: '' };
     }
 }

@@ -3,10 +3,11 @@
  * would first ask the registry for permission (a preflight, which most refuse), unless it wants a token.
  */
 import { ApiError, type Access, type Place } from '../api';
+import { concat } from './bytes';
 import { Limiter } from './limiter';
 import type { Meters } from './meter';
 import { problem } from './problems';
-import { refused, seconds, unanswered } from './refusals';
+import { refused, saying, seconds, unanswered } from './refusals';
 import { authorize, isLoopback } from './tokens';
 
 // Longer values of a header need permission.
@@ -154,10 +155,10 @@ export class Registry {
                     continue;
                 }
                 const wait = response.status === 429 ? (seconds(response.headers.get('retry-after')) ?? pause / 1000) : pause / 1000;
-                if (last || (response.status !== 429 && response.status < 500) || response.status === 501 || wait > LONGEST_PAUSE_S) {
-                    throw await refused(response, this.#place, request.what, this.#access.proxy !== null);
+                const said = await saying(response);
+                if (last || !mayPass(response.status, said.code) || wait > LONGEST_PAUSE_S) {
+                    throw refused(response, said, this.#place, request.what, this.#access.proxy !== null);
                 }
-                abort.abort();
                 await sleep(wait * 1000, request.signal);
             } catch (thrown) {
                 request.signal?.throwIfAborted();
@@ -227,6 +228,11 @@ export class Registry {
     }
 }
 
+/** Whether the same request may go better another time. This page's server has tried again itself. */
+function mayPass(status: number, code: string): boolean {
+    return status === 429 || (status >= 500 && status !== 501 && !code.startsWith('LAZYSTAR_'));
+}
+
 /** Where a registry is, by the name that references give it. */
 function direct(registry: string): string {
     if (registry === 'docker.io') return 'https://registry-1.docker.io/v2/';
@@ -256,16 +262,6 @@ async function cut(body: Body, skip: number, length: number): Promise<Uint8Array
         if (at >= length) return bytes;
     }
     throw new Interrupted('the answer is too short');
-}
-
-export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece) => sum + piece.length, 0)): Uint8Array {
-    const all = new Uint8Array(length);
-    let at = 0;
-    for (const piece of pieces) {
-        all.set(piece, at);
-        at += piece.length;
-    }
-    return all;
 }
 
 function sleep(ms: number, signal?: AbortSignal): Promise<void> {

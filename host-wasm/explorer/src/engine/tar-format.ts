@@ -1,5 +1,5 @@
 /** Writes headers of tars, in the PAX format where the old one does not suffice. */
-import { concat } from './registry';
+import { concat } from './bytes';
 
 const BLOCK = 512;
 const utf8 = new TextEncoder();

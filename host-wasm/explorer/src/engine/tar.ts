@@ -1,11 +1,11 @@
 /** A directory or file as a tar. Content is read in the order of the blobs, so that few requests bring it. */
 import type { View } from '../api';
+import { concat } from './bytes';
 import { walk } from './findings';
 import type { Entry } from './instance';
 import type { ImageLayer, Part } from './layer';
 import { base, names } from './paths';
 import { engine, problem } from './problems';
-import { concat } from './registry';
 import { Slices } from './slices';
 import { END, header, padding, type TarEntry } from './tar-format';
 import type { Node, Trees } from './trees';

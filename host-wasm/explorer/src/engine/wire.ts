@@ -3,6 +3,9 @@ import { transferHandlers, type TransferHandler } from 'comlink';
 import { ApiError, type Problem } from '../api';
 import { asProblem } from './problems';
 
+/** What the page says when it needs a worker no longer. */
+export const CLOSE = 'close';
+
 interface Thrown {
     value: unknown;
 }

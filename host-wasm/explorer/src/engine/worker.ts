@@ -1,7 +1,13 @@
 /** The worker's entry: one image. */
 import { expose } from 'comlink';
 import { Image } from './image';
-import { prepare } from './wire';
+import { CLOSE, prepare } from './wire';
 
 prepare();
-expose(new Image());
+const image = new Image();
+expose(image);
+addEventListener('message', ({ data }) => {
+    if (data !== CLOSE) return;
+    image.close();
+    close();
+});

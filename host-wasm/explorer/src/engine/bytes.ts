@@ -1,0 +1,10 @@
+/** Joins pieces. */
+export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece) => sum + piece.length, 0)): Uint8Array {
+    const all = new Uint8Array(length);
+    let at = 0;
+    for (const piece of pieces) {
+        all.set(piece, at);
+        at += piece.length;
+    }
+    return all;
+}
