@@ -1,6 +1,7 @@
 /** What manifest and configuration say, and how other tools are told about this image. */
 import type { ComponentChildren } from 'preact';
 import { visible } from './escape';
+import { Kept } from './kept';
 import { say } from './live';
 import { route } from './route';
 import { image } from './session';
@@ -57,6 +58,7 @@ export function ImageFacts() {
                     </li>
                 ))}
             </ul>
+            <Kept />
         </div>
     );
 }

@@ -1,5 +1,7 @@
 /** The layers of the image, the top one first as people think of them, and the merged tree above. */
-import type { LayerFacts, Meter } from '../api';
+import { proxy } from 'comlink';
+import { useSignal } from '@preact/signals';
+import type { LayerFacts, Meter, Progress } from '../api';
 import { bytes, count, counted, percent, short } from './format';
 import { visible } from './escape';
 import { say } from './live';
@@ -71,6 +73,7 @@ function Layer({ layer, isCurrent, meter }: { layer: LayerFacts; isCurrent: bool
                 <div class="closed">{head}</div>
             )}
             <State layer={layer} />
+            {canShow && isCurrent && layer.format !== 'tar' && <Check layer={layer} key={layer.index} />}
             <Heat layer={layer} touched={meter?.touched[index] ?? []} />
         </li>
     );
@@ -108,6 +111,38 @@ function State({ layer }: { layer: LayerFacts }) {
                 </span>
             );
     }
+}
+
+/** Reads all of a layer, to see whether it is what it should be. */
+function Check({ layer: { index, size } }: { layer: LayerFacts }) {
+    const progress = useSignal<Progress | null>(null);
+    const answer = useSignal<string | null>(null);
+    const check = async (): Promise<void> => {
+        progress.value = { done: 0, total: size };
+        try {
+            await engine.value?.verify(index, proxy((now: Progress) => void (progress.value = now)));
+            answer.value = 'Every byte was checked.';
+        } catch (thrown) {
+            answer.value = problem(thrown).message;
+        }
+        progress.value = null;
+        say(answer.value);
+    };
+    if (answer.value) return <span class="state">{visible(answer.value)}</span>;
+    const { value } = progress;
+    return (
+        <span class="state">
+            {value ? (
+                <>
+                    <progress value={value.done} max={value.total} aria-label={`Check of layer ${index + 1}`} /> {percent(value.done, value.total)}
+                </>
+            ) : (
+                <button type="button" onClick={() => void check()}>
+                    Check all of it ({bytes(size)})
+                </button>
+            )}
+        </span>
+    );
 }
 
 /** Which parts of the blob were fetched. */

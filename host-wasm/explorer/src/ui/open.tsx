@@ -3,6 +3,7 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { visible } from './escape';
 import { platformName } from './image-facts';
+import { Kept } from './kept';
 import { usePromised } from './promised';
 import { forget, recent } from './recent';
 import { format, go, route, start, typed } from './route';
@@ -126,6 +127,7 @@ export function Landing() {
                     </button>
                 </section>
             )}
+            <Kept />
             {facts.value && !facts.value.proxy && (
                 <p class="note">
                     This page asks registries directly, and most do not let web pages read them. Run <code>lazystar explore</code> for

@@ -8,7 +8,7 @@ import { Icon } from '../icon';
 import { say } from '../live';
 import { usePromised } from '../promised';
 import { go, link, route, type Tab } from '../route';
-import { engine, failures, generation, settling, sizes } from '../session';
+import { engine, failures, generation, meter, settling, sizes } from '../session';
 import { Failed, Waiting } from '../states';
 import { Badge } from '../trust';
 import { Compare } from './compare';
@@ -134,6 +134,7 @@ function File({ row }: { row: Row }) {
     const current = engine.value;
     const size = row.size ?? 0;
     const head = usePromised(current ? () => current.read(view, path, 0, HEAD) : null, [current, view, path]);
+    const rest = usePromised(current ? () => current.estimate(view, path, 0, size) : null, [current, view, path], meter.value?.fetched);
     const failed = failures.value.find((failure) => failure.path === path);
     if (head.problem) {
         const again = (): void => go({ tab: chosen });
@@ -153,6 +154,7 @@ function File({ row }: { row: Row }) {
             <div class="about">
                 <span>
                     {sniffed.type}, {bytes(size)}
+                    {rest.value ? `; all of it takes ${bytes(rest.value)} more` : ''}
                 </span>
                 <Badge assurance={head.value.assurance} />
             </div>
