@@ -62,6 +62,15 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
     }, `${registry.host}/ordinary:plain`);
     assert.equal(again, 'application\n');
     assert.ok(registry.requests().filter(({ path }) => path.includes('/blobs/')).every(({ status }) => status === 206));
+    const cleared = await tab.evaluate(async (name) => {
+        await lazystar.cache.clear();
+        const problem = await it.read('/srv/app.txt').catch((error) => error.problem);
+        it.close();
+        window.it = await lazystar.open(name);
+        return { problem, state: await it.readdir('/', { view: 2 }).catch((error) => error.problem.kind) };
+    }, `${registry.host}/ordinary:plain`);
+    assert.match(cleared.problem.message, /download it once more/);
+    assert.equal(cleared.state, 'not-lazy');
     await close();
 });
 
