@@ -63,7 +63,8 @@ struct Token {
     until: Instant,
     /// From when on a new one is asked for while this one still serves.
     renew: Instant,
-    /// Which of the keychain's credentials it was got with, and how many there were.
+    /// Which of the keychain's credentials it was got with, and how many there were: none, if anybody
+    /// gets it.
     credential: usize,
     credentials: usize,
 }
@@ -301,7 +302,8 @@ impl Client {
         let authorization = sensitive(format!("Bearer {token}"))
             .ok_or_else(|| broken("its token cannot be sent"))?;
         let (until, renew) = (asked + life - SKEW.min(life / 4), asked + life.mul_f64(RENEWED));
-        Ok(Token { authorization, until, renew: renew.min(until), credential: 0, credentials: 1 })
+        let credentials = usize::from(credential.is_some());
+        Ok(Token { authorization, until, renew: renew.min(until), credential: 0, credentials })
     }
 }
 

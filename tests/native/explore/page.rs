@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -49,8 +50,8 @@ async fn files_come_with_what_browsers_need() {
         }
         assert_eq!(answer.header("set-cookie"), "");
         let head = explorer.ask(&format!("HEAD {path}"), &[]).await;
-        assert_eq!((head.status, head.headers), (200, with_date(&answer.headers, &head.headers)));
-        assert!(head.body.is_empty());
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(without_date(head.headers), without_date(answer.headers.clone()));
         let tag = answer.header("etag");
         let again = explorer.get(path, &[&format!("if-none-match: \"x\", W/{tag}")]).await;
         assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, tag));
@@ -73,13 +74,9 @@ async fn files_come_with_what_browsers_need() {
     }
 }
 
-/// `headers` with the date of `other`, which may be a second later.
-fn with_date(
-    headers: &std::collections::BTreeMap<String, String>,
-    other: &std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
-    let mut headers = headers.clone();
-    headers.insert("date".to_owned(), other["date"].clone());
+/// The date may be a second later.
+fn without_date(mut headers: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    headers.remove("date");
     headers
 }
 
