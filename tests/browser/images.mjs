@@ -71,7 +71,7 @@ export function noise(length, seed = 1) {
 }
 
 /** Writes an OCI layout with one image of these tars, and gives its path. */
-export function layout(name, tars, { architectures = ['amd64'], history } = {}) {
+export function layout(name, tars, { architectures = ['amd64'], history, compress = gzipSync, suffix = '+gzip' } = {}) {
     const dir = join(work, name);
     mkdirSync(join(dir, 'blobs/sha256'), { recursive: true });
     const blob = (bytes, mediaType, more = {}) => {
@@ -80,7 +80,7 @@ export function layout(name, tars, { architectures = ['amd64'], history } = {}) 
         return { mediaType, digest, size: bytes.length, ...more };
     };
     const json = (value, kind, more) => blob(Buffer.from(JSON.stringify(value)), `application/vnd.oci.image.${kind}.v1+json`, more);
-    const layers = tars.map((bytes) => blob(gzipSync(bytes), 'application/vnd.oci.image.layer.v1.tar+gzip'));
+    const layers = tars.map((bytes) => blob(compress(bytes), `application/vnd.oci.image.layer.v1.tar${suffix}`));
     const manifests = architectures.map((architecture) => {
         const config = json({
             created: '2026-01-02T03:04:05Z',

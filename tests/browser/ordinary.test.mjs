@@ -1,5 +1,6 @@
 // Ordinary layers, which are downloaded whole and then read like the others.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { before, test } from 'node:test';
 import { startRegistry, visit } from './harness.mjs';
 import { copy, layout, sha256 } from './images.mjs';
@@ -62,8 +63,33 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
     }, `${registry.host}/ordinary:plain`);
     assert.equal(again, 'application\n');
     assert.ok(registry.requests().filter(({ path }) => path.includes('/blobs/')).every(({ status }) => status === 206));
+    const cleared = await tab.evaluate(async (name) => {
+        await lazystar.cache.clear();
+        const problem = await it.read('/srv/app.txt').catch((error) => error.problem);
+        it.close();
+        window.it = await lazystar.open(name);
+        return { problem, state: await it.readdir('/', { view: 2 }).catch((error) => error.problem.kind) };
+    }, `${registry.host}/ordinary:plain`);
+    assert.match(cleared.problem.message, /download it once more/);
+    assert.equal(cleared.state, 'not-lazy');
     await close();
 });
+
+const zstd = (bytes) => execFileSync('zstd', ['-c'], { input: bytes, maxBuffer: 1 << 30 });
+for (const [name, options] of [['zstd', { compress: zstd, suffix: '+zstd' }], ['uncompressed', { compress: (bytes) => bytes, suffix: '' }]]) {
+    test(`ordinary layers, ${name}`, async () => {
+        await copy(layout(`ordinary-${name}`, tars(), options), `${registry.host}/ordinary:${name}`);
+        const { tab, close } = await visit(explorer.url);
+        const digests = await tab.evaluate(async (name) => {
+            const it = await lazystar.open(name);
+            await Promise.all([0, 1, 2].map((layer) => it.download(layer)));
+            const digest = async (path) => Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', await it.read(path))), (byte) => byte.toString(16).padStart(2, '0')).join('');
+            return [await digest('/big.bin'), await digest('/usr/bin/tool'), await digest('/srv/app.txt')];
+        }, `${registry.host}/ordinary:${name}`);
+        assert.deepEqual(digests.map((digest) => `sha256:${digest}`), ['/big.bin', '/usr/bin/tool', '/srv/app.txt'].map((path) => sha256(content(merged(), path))));
+        await close();
+    });
+}
 
 test('a download that is not what its digest says is thrown away', async () => {
     const faulty = await startFaulty(registry.host);

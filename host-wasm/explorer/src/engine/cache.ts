@@ -4,14 +4,13 @@
  * the worker, and is small.
  */
 import type { CacheFacts } from '../api';
-import { folder } from './opfs';
+import { announceClearing, folder, onClearing } from './opfs';
 import { Packs } from './packs';
 
 const LIMIT = 2 * 2 ** 30;
 const MEMORY = 64 << 20;
 const ROOT = 'lazystar';
 const TAGS = 'tags';
-const CHANNEL = 'lazystar-cache';
 
 /** The cache as a worker sees it. Who reads a value checks it. */
 export class Store {
@@ -21,12 +20,11 @@ export class Store {
 
     private constructor(packs: Packs | null) {
         this.#packs = packs;
-        if (typeof BroadcastChannel === 'undefined') return;
-        new BroadcastChannel(CHANNEL).onmessage = () => {
+        onClearing(() => {
             this.#packs?.close();
             this.#memory.clear();
             this.#used = 0;
-        };
+        });
     }
 
     static async open(): Promise<Store> {
@@ -102,11 +100,12 @@ export async function cacheFacts(): Promise<CacheFacts> {
     }
 }
 
-/** Removes all that is kept, for the page. Images that are open go on, and keep things anew. */
+/**
+ * Removes all that is kept, for the page. Images that are open go on, and keep things anew; only ordinary layers have to be
+ * downloaded again.
+ */
 export async function clearCache(): Promise<void> {
-    const channel = new BroadcastChannel(CHANNEL);
-    channel.postMessage('clear');
-    channel.close();
+    announceClearing();
     if (!navigator.storage?.getDirectory) return;
     const root = await navigator.storage.getDirectory();
     for (let left = 20; ; left -= 1) {

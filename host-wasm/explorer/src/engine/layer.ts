@@ -367,7 +367,7 @@ export class ImageLayer {
         }
         if (brought) return;
         if (this.#local) {
-            throw problem('malformed', `What was downloaded of layer ${this.facts.index} is no longer what it was. Clear what this page keeps, and download it again.`, { layer: this.facts.index });
+            throw problem('malformed', `What was downloaded of layer ${this.facts.index} was cleared, or is no longer what it was. Open the image again, and download it once more.`, { layer: this.facts.index });
         }
         await Promise.all(
             needs.map(async ({ blobRange: { offset, length }, chunks }) => {

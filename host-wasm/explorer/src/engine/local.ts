@@ -3,11 +3,13 @@
  * bytes of all its files, one after the other, and a table of contents of the form that lazy layers have, by which the engine
  * reads and checks it like theirs.
  */
-import { folder, readAt, release, source, type Source } from './opfs';
+import { folder, onClearing, readAt, release, source, type Source } from './opfs';
 import { problem } from './problems';
 
 const LAYERS = 'layers';
 const TOC = '.toc';
+/** Of what the browser allows, the part that layers may take before older ones make room. */
+const SHARE = 1 / 4;
 
 /** The bytes of a layer's files. */
 export class LocalContent {
@@ -18,6 +20,7 @@ export class LocalContent {
     private constructor(file: Source, size: number, toc: Toc) {
         this.#file = file;
         this.size = size;
+        onClearing(() => this.close());
         for (const { chunkDigest, offset, chunkSize, size: all } of toc.entries) {
             if (chunkDigest !== undefined && offset !== undefined) this.#chunks.set(chunkDigest, [offset, chunkSize || (all ?? 0)]);
         }
@@ -59,6 +62,7 @@ export class LocalContent {
             throw problem('unsupported', 'The browser gives pages no files of their own here. Open this page by https, or from this computer (127.0.0.1).');
         }
         const directory = await folder(LAYERS);
+        await makeRoom(directory);
         const handle = await directory.getFileHandle(name(layer), { create: true });
         let file: FileSystemSyncAccessHandle;
         try {
@@ -93,6 +97,24 @@ export class LocalContent {
 /** The parts of a table of contents that are read here. */
 interface Toc {
     entries: { chunkDigest?: string; offset?: number; chunkSize?: number; size?: number }[];
+}
+
+/** Removes the oldest layers while there are too many bytes of them; those that are open stay. */
+async function makeRoom(directory: FileSystemDirectoryHandle): Promise<void> {
+    const { quota = 0 } = await navigator.storage.estimate();
+    const files: File[] = [];
+    for await (const handle of directory.values()) if (handle instanceof FileSystemFileHandle) files.push(await handle.getFile());
+    let size = files.reduce((sum, file) => sum + file.size, 0);
+    for (const file of files.filter((one) => !one.name.endsWith(TOC)).sort((one, other) => one.lastModified - other.lastModified)) {
+        if (size <= quota * SHARE) return;
+        try {
+            await directory.removeEntry(file.name);
+            await directory.removeEntry(`${file.name}${TOC}`);
+            size -= file.size;
+        } catch {
+            // Another tab has it open.
+        }
+    }
 }
 
 async function keep(directory: FileSystemDirectoryHandle, name: string, bytes: Uint8Array): Promise<void> {

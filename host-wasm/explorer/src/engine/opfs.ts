@@ -34,3 +34,17 @@ export async function readAt(from: Source, offset: number, length: number): Prom
 export function release(file: Source): void {
     if ('read' in file) file.close();
 }
+
+const CHANNEL = 'lazystar-clear';
+
+/** Asks all workers to let go of their files, since everything is about to be removed. */
+export function announceClearing(): void {
+    const channel = new BroadcastChannel(CHANNEL);
+    channel.postMessage(null);
+    channel.close();
+}
+
+/** Calls back when everything is about to be removed. */
+export function onClearing(call: () => void): void {
+    if (typeof BroadcastChannel !== 'undefined') new BroadcastChannel(CHANNEL).onmessage = call;
+}
