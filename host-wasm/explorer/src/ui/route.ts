@@ -4,6 +4,7 @@
  */
 import { signal } from '@preact/signals';
 import type { Place, View } from '../api';
+import { parseReference, placeIn } from '../reference';
 
 export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'image';
 export type Tab = 'text' | 'hex' | 'picture' | 'json' | 'elf' | 'details' | 'compare';
@@ -53,7 +54,7 @@ export function parse(fragment: string): Route {
     const match = /^#\/r\/([^/?]+)\/(.+?)(?:\/-(\/[^?]*))?(?:\?(.*))?$/.exec(fragment);
     if (!match) return start;
     const [, registry = '', image = '', path = '/', parameters = ''] = match;
-    const place = reference(decode(registry), decode(image));
+    const place = split(placeIn(decode(registry), decode(image)));
     if (!place) return start;
     const query = new URLSearchParams(parameters);
     const numbers = (name: string): [number, number] | null => {
@@ -79,8 +80,8 @@ export function parse(fragment: string): Route {
 /** Writes a fragment; `parse` gives the same route back. */
 export function format(route: Route): string {
     if (!route.place) return '#/';
-    const { registry, repository, reference: of } = route.place;
-    const image = `${repository}${route.tag ? `:${route.tag}` : ''}${of.includes(':') ? `@${of}` : ''}`;
+    const { registry, repository, reference } = route.place;
+    const image = `${repository}${route.tag ? `:${route.tag}` : ''}${reference.includes(':') ? `@${reference}` : ''}`;
     const query = new URLSearchParams();
     const set = (name: string, value: unknown, unless: unknown): void => {
         if (value !== unless && value !== null) query.set(name, Array.isArray(value) ? value.join('-') : String(value));
@@ -98,25 +99,16 @@ export function format(route: Route): string {
     return `#/r/${encode(registry)}/${encode(image)}${path}${parameters ? `?${parameters}` : ''}`;
 }
 
-/** Reads what people type: `golang`, `golang:1.25`, `HOST/REPOSITORY@DIGEST`, as Docker understands it. */
+/** Reads what people type, as Docker understands it. */
 export function typed(text: string): { place: Place; tag: string | null } | null {
-    const trimmed = text.trim().replace(/^(?:https?|docker):\/\//, '');
-    const slash = trimmed.indexOf('/');
-    const host = trimmed.slice(0, Math.max(slash, 0));
-    const isHost = host === 'localhost' || /[.:]/.test(host);
-    const registry = isHost ? (host === 'index.docker.io' ? 'docker.io' : host) : 'docker.io';
-    let image = isHost ? trimmed.slice(slash + 1) : trimmed;
-    if (registry === 'docker.io' && !image.includes('/')) image = `library/${image}`;
-    if (!/[:@]/.test(image)) image += ':latest';
-    return reference(registry, image);
+    return split(parseReference(text));
 }
 
-function reference(registry: string, image: string): { place: Place; tag: string | null } | null {
-    const match = /^([a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/.exec(image);
-    const [, repository, tag, digest] = match ?? [];
-    const of = digest ?? tag;
-    if (!repository || !of || !/^(?:[\w.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?$/i.test(registry)) return null;
-    return { place: { registry, repository, reference: of }, tag: tag ?? null };
+/** Of a tag with a digest the digest says which image, and the tag what it is called. */
+function split(place: Place | null): { place: Place; tag: string | null } | null {
+    if (!place) return null;
+    const [, tag = null, digest = null] = /^(?:([^@:]+))?@?(sha256:.*)?$/.exec(place.reference) ?? [];
+    return { place: { ...place, reference: digest ?? place.reference }, tag };
 }
 
 function encode(path: string): string {
