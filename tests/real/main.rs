@@ -14,6 +14,7 @@ mod failures;
 mod interop;
 mod lifecycle;
 mod mounts;
+mod record;
 mod registries;
 mod registry;
 mod restart;
