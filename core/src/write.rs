@@ -19,16 +19,16 @@
 //! that was not taken, and the TOC. The same entries and options always give the same bytes.
 //!
 //! A [`Writer`] does all of this on the thread that calls it. A [`Cutter`] leaves compressing and hashing
-//! to its host, which can have as many threads do it as it likes.
+//! of the [sections](Section) that it cuts to its host, which can have as many threads do it as it likes.
 
 mod compress;
 mod cut;
 mod error;
 mod footer;
 mod json;
-mod member;
 mod options;
 mod order;
+mod section;
 mod summary;
 mod toc;
 
@@ -37,9 +37,9 @@ use alloc::vec::Vec;
 pub use compress::{CompressFailed, Compressor, Miniz, Ruzstd};
 pub use cut::Cutter;
 pub use error::WriteError;
-pub use member::{Assembly, Member, Placed, Pressed};
 pub use options::{DEFAULT_CHUNK_SIZE, Disposition, Format, Options, TOC_NAME};
 pub use order::{Candidate, Landmark, Order, OrderError, Step, clean, order};
+pub use section::{Assembly, Placed, Pressed, Section};
 pub use summary::{Summary, ZstdPosition};
 pub use toc::{external_toc_layer, type_name};
 

@@ -255,6 +255,13 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write down what the containers of an image have read of it, for `lazystar convert --from-record`
+    ///
+    /// The running snapshotter knows which files of its layers were read, by whatever container, since
+    /// their image was pulled or the snapshotter was started, and in which order; reads that the
+    /// kernel answers from memory come after those and are not counted.
+    #[command(after_help = IMAGES)]
+    Record(RecordArgs),
     /// Make an image lazily readable: from a registry, a layout or an archive to another one
     ///
     /// Needs neither root nor a daemon. Layers may be tars, plain or compressed with gzip or zstd. What
@@ -354,6 +361,20 @@ pub struct FetchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `lazystar record`.
+#[derive(Args, Debug)]
+pub struct RecordArgs {
+    /// The image, in a registry
+    #[arg(value_parser = in_registry)]
+    pub image: RegistryRef,
+    /// Write to this file [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The root directory of the snapshotter
+    #[arg(long, value_name = "DIR", default_value_os_t = snapshotter::default_root())]
+    pub root: PathBuf,
 }
 
 /// `lazystar doctor`.

@@ -10,6 +10,7 @@ mod look;
 mod mount;
 pub mod optimize;
 mod pull;
+mod record;
 mod snapshotter;
 mod status;
 pub mod verify;
@@ -58,6 +59,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Explain { image, root, json } => {
             block_on(status::explain(global, image, root, *json))
         }
+        Command::Record(args) => block_on(record::run(global, args)),
         Command::Convert(args) => block_on(convert::run(global, args)),
         Command::Optimize(args) => block_on(optimize::run(global, args)),
         Command::Verify(args) => block_on(verify::run(global, args)),

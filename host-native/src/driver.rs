@@ -6,6 +6,7 @@
 //! decides, never while anything waits.
 
 mod fetch;
+pub mod reads;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use lazystar_core::Toc;
 use lazystar_core::fetch::{FetchFailure, FetchId, FetchRequest, Priority};
 use lazystar_core::layer::{FetchPolicy, Layer, Output, ReadError, ReadId};
 use lazystar_core::range::ByteRange;
-use lazystar_core::toc::Landmark;
+use lazystar_core::toc::{Landmark, NodeId};
 use lazystar_core::verify::MemberJob;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
@@ -31,6 +32,7 @@ use crate::metrics::{LayerMetrics, METRICS};
 use crate::registry::Urgency;
 use crate::source::Blob;
 use crate::workers;
+use reads::{ReadFile, Reads};
 
 /// Requests that readers wait for, at the same time, for one layer. Registries and their caches
 /// take this many from one client without complaint.
@@ -60,6 +62,7 @@ pub struct LazyLayer {
     demand: Semaphore,
     prefetch: Semaphore,
     metrics: Arc<LayerMetrics>,
+    reads: Reads,
     /// Whether all of the blob is being taken into the cache.
     taking: AtomicBool,
     /// When bytes last came.
@@ -107,6 +110,7 @@ impl LazyLayer {
             demand: Semaphore::new(DEMAND_FETCHES),
             prefetch: Semaphore::new(PREFETCH_FETCHES),
             metrics,
+            reads: Reads::default(),
             taking: AtomicBool::new(false),
             progress: Mutex::new(Instant::now()),
             failed: Mutex::default(),
@@ -132,6 +136,17 @@ impl LazyLayer {
     #[must_use]
     pub fn metrics(&self) -> &Arc<LayerMetrics> {
         &self.metrics
+    }
+
+    /// Notes that a range of the flat space, of the file `node`, is read by whoever uses the image.
+    pub fn note_read(&self, node: NodeId, flat: Range<u64>) {
+        self.reads.note(&self.toc, node, flat);
+    }
+
+    /// The files that were noted.
+    #[must_use]
+    pub fn files_read(&self) -> Vec<ReadFile> {
+        self.reads.files(&self.toc)
     }
 
     /// Whether a range of the flat space can be read now.

@@ -24,7 +24,6 @@ use fuser::{BackgroundSession, Filesystem, MountOption, Session, SessionACL};
 use rustix::mount::UnmountFlags;
 
 use crate::driver::LazyLayer;
-use access::AccessLog;
 use fuse::ImageFs;
 use shown::Shown;
 use tree::{LayerTable, Tree};
@@ -37,24 +36,18 @@ pub struct Mounted {
     by_root: bool,
 }
 
-/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given, and
-/// what is read is logged to `log`.
+/// Mounts layers, the bottom one first, on `dir`; what is written goes to `writable`, if given.
 ///
 /// # Errors
 /// When the directory cannot be used, or the kernel refuses.
-pub fn mount(
-    layers: Vec<Arc<LazyLayer>>,
-    dir: &Path,
-    writable: Option<&Path>,
-    log: Option<Arc<AccessLog>>,
-) -> Result<Mounted> {
+pub fn mount(layers: Vec<Arc<LazyLayer>>, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
     if !rustix::process::geteuid().is_root() {
-        return mount_logged(logging(ImageFs::new(Tree::merged(layers)), log), dir, writable);
+        return mount_tree(Tree::merged(layers), dir, writable);
     }
     let dir = mount_point(dir)?;
     let names = (0..layers.len()).rev().map(|layer| layer.to_string());
     let names: Vec<_> = names.map(PathBuf::from).collect();
-    let filesystem = logging(ImageFs::new(stack(LayerTable::fixed(&layers).into())), log);
+    let filesystem = ImageFs::new(stack(LayerTable::fixed(&layers).into()));
     let session = mount_overlay(filesystem, &names, &dir, writable)?;
     Ok(Mounted { session, dir, by_root: true })
 }
@@ -64,14 +57,7 @@ pub fn mount(
 /// # Errors
 /// As [`mount`].
 pub fn mount_tree(tree: impl Shown, dir: &Path, writable: Option<&Path>) -> Result<Mounted> {
-    mount_logged(ImageFs::new(tree), dir, writable)
-}
-
-fn mount_logged(
-    filesystem: ImageFs<impl Shown>,
-    dir: &Path,
-    writable: Option<&Path>,
-) -> Result<Mounted> {
+    let filesystem = ImageFs::new(tree);
     let dir = mount_point(dir)?;
     let by_root = rustix::process::geteuid().is_root();
     let session = if by_root {
@@ -104,12 +90,6 @@ impl Mounted {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("a FUSE thread died")),
         }
-    }
-
-    /// Whether its layers lie one beside the other, under overlayfs, and not merged into one tree.
-    #[must_use]
-    pub const fn is_stack(&self) -> bool {
-        self.by_root
     }
 
     /// A handle to unmount it with from another thread.
@@ -197,13 +177,6 @@ fn mount_overlay(
         .context("cannot detach the FUSE mount")?;
     mounted?;
     Ok(session)
-}
-
-fn logging<T: Shown>(filesystem: ImageFs<T>, log: Option<Arc<AccessLog>>) -> ImageFs<T> {
-    match log {
-        Some(log) => filesystem.with_access_log(log),
-        None => filesystem,
-    }
 }
 
 fn mount_by_user(filesystem: impl Filesystem, dir: &Path) -> Result<BackgroundSession> {

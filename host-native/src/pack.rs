@@ -203,8 +203,8 @@ impl<W: Write> Sink<W> {
 
     /// Has what was cut compressed, and writes what has become final; `all` of it at the end.
     fn pass_on(&mut self, all: bool) -> Result<(), PackError> {
-        while let Some(member) = self.cutter.next_member() {
-            self.press.add(member);
+        while let Some(section) = self.cutter.next_section() {
+            self.press.add(section);
         }
         if all {
             self.press.hand_over();

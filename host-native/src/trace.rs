@@ -9,12 +9,14 @@
 //! `path` is that of the file in its layer, from the root without a leading slash; `manifestDigest` is
 //! that of the image's manifest, `layerIndex` the number of the layer, counted from 0, the lowest first.
 //! That much is what `ctr-remote` writes and reads. `chunks`, which need not be there, are the numbers of
-//! the chunks of the file that were read, in the order in which they were.
+//! the chunks of the file that were read.
 
 use std::collections::BTreeMap;
 
 use lazystar_core::Digest;
 use serde::{Deserialize, Serialize};
+
+use crate::driver::reads::ReadFile;
 
 /// The first access to a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub struct Access {
     /// The layer, counted from 0, the lowest first.
     #[serde(default)]
     pub layer_index: usize,
-    /// Which chunks of the file were read, in order.
+    /// Which chunks of the file were read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<u32>,
 }
@@ -51,6 +53,22 @@ pub struct TraceError {
 }
 
 impl Trace {
+    /// What was read of the layers, the lowest first, of the image with the manifest `manifest`.
+    #[must_use]
+    pub fn of(manifest: Digest, layers: impl IntoIterator<Item = Vec<ReadFile>>) -> Self {
+        let layers = layers.into_iter().enumerate();
+        let mut files: Vec<_> =
+            layers.flat_map(|(at, files)| files.into_iter().map(move |file| (at, file))).collect();
+        files.sort_by_key(|(_, file)| file.rank);
+        let access = |(layer_index, file): (usize, ReadFile)| Access {
+            path: file.path,
+            manifest_digest: manifest,
+            layer_index,
+            chunks: file.chunks,
+        };
+        Self { accesses: files.into_iter().map(access).collect() }
+    }
+
     /// Reads a file of records.
     ///
     /// # Errors

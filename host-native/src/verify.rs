@@ -147,6 +147,10 @@ async fn toc_of(
     };
     let json = match footer.toc {
         None => image.external_toc(layer.descriptor.digest).await?,
+        Some(range) if range.len() > MAX_TOC => {
+            lies.add(format!("its TOC has {} bytes; {MAX_TOC} are read", range.len()));
+            return Ok(None);
+        }
         Some(range) => {
             let packed = layer.blob.fetch_all(range.into()).await?;
             for prefix in ["io.containers.zstd-chunked", "io.github.containers.zstd-chunked"] {

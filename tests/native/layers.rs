@@ -513,3 +513,33 @@ impl Drop for SmallDisk<'_> {
         let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
     }
 }
+
+#[tokio::test]
+async fn what_is_read_is_known_in_its_order() {
+    let (blob, summary) = pack(Format::Estargz, &[]);
+    let setup = Setup::new(blob, &summary).await;
+    let layer = setup.open().await.unwrap();
+    assert_eq!(layer.files_read(), []);
+    let note = |name: &str, from: u64, to: u64| {
+        let dir = layer.toc().lookup(Toc::ROOT, b"dir").unwrap();
+        let node = layer.toc().lookup(dir, name.as_bytes()).unwrap();
+        let start = layer.toc().flat_range(node).start;
+        layer.note_read(node, start + from..start + to);
+    };
+    note("file-700001", 250_000, 350_000);
+    note("file-1", 0, 1);
+    note("file-700001", 700_000, 700_001);
+    note("file-0", 0, 0);
+    note("file-300000", 99_999, 100_001);
+    let mut files = layer.files_read();
+    assert!(files.is_sorted_by_key(|file| &file.path), "{files:?}");
+    files.sort_by_key(|file| file.rank);
+    let found: Vec<_> = files.iter().map(|file| (&*file.path, &*file.chunks)).collect();
+    let expected: [(_, &[u32]); 4] = [
+        ("dir/file-700001", &[2, 3, 7]),
+        ("dir/file-1", &[0]),
+        ("dir/file-0", &[]),
+        ("dir/file-300000", &[0, 1]),
+    ];
+    assert_eq!(found, expected);
+}

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::containerd::DIGEST_OF_USR;
+use crate::docker::in_docker;
 use crate::interop::assert_shows;
 use crate::rig::{Rig, Skip, need, need_fuse, need_root, run, shell, test};
 
@@ -91,6 +93,37 @@ fn the_reference_runs_converted_images() {
     });
 }
 
+/// Docker takes them for ordinary images, and with Lazystar beside it for lazy ones.
+#[test]
+fn docker_runs_converted_images() {
+    test("docker_runs_converted_images", |rig| {
+        need_root()?;
+        need_fuse()?;
+        rig.file("forky/usr/sbin/dockerd")?;
+        let work = rig.work();
+        convert(rig, "debian", "converted:for-docker", &["--docker"], work.path())?;
+        convert(rig, "debian", "converted:zstd", &["--format", "zstd-chunked"], work.path())?;
+        let script = r#"
+for image in debian:plain converted:for-docker converted:zstd; do
+    docker pull --quiet "$1/$image" >&2
+    docker run --rm --network host "$1/$image" sh -c "$2"
+done
+grep -c '"remote-snapshot-prepared":"true"' lazystar.log || true
+"#;
+        let mut contents = Vec::new();
+        for (driver, lazily) in [("overlayfs", "0"), ("stargz", "2")] {
+            let printed = in_docker(rig, driver, script, &[&rig.registry, DIGEST_OF_USR])?;
+            let lines: Vec<_> = printed.lines().collect();
+            let [plain, docker, zstd, lazy] = lines[..] else { panic!("{printed}") };
+            assert!(plain == docker && plain == zstd, "{printed}");
+            assert_eq!(lazy, lazily, "{driver}");
+            contents.push(plain.to_owned());
+        }
+        assert_eq!(contents[0], contents[1]);
+        Ok(())
+    });
+}
+
 /// Three layers, and a program that reads one file of the first and one of the second.
 const THREE_LAYERS: &str = r#"
 cd "$1"
@@ -131,7 +164,7 @@ echo '{"imageLayoutVersion":"1.0.0"}' >layout/oci-layout
 "#;
 
 /// The names in each layer of an image in a layout, in their order.
-fn names(rig: &Rig, image: &str, layout: &Path, cache: &Path) -> Vec<Vec<String>> {
+pub(crate) fn names(rig: &Rig, image: &str, layout: &Path, cache: &Path) -> Vec<Vec<String>> {
     let mut inspect = rig.lazystar(["inspect", "--json", "--cache-dir"]);
     inspect.arg(cache).arg(image);
     let inspected: serde_json::Value = serde_json::from_str(&run(inspect)).expect("it is JSON");

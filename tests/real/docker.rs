@@ -78,12 +78,18 @@ for image in pulled built; do
 done
 "#;
 
-fn in_docker(rig: &Rig, script: &str, arguments: &[&str]) -> Result<String, Skip> {
+/// Runs a script beside a dockerd with a storage driver: `stargz` is Lazystar.
+pub(crate) fn in_docker(
+    rig: &Rig,
+    driver: &str,
+    script: &str,
+    arguments: &[&str],
+) -> Result<String, Skip> {
     rig.file("forky/usr/sbin/dockerd")?;
     let in_docker = Path::new(env!("CARGO_MANIFEST_DIR")).join("rig/in-docker");
     let mut command = Command::new("timeout");
     command.args(["--signal=KILL", "240"]).arg(in_docker).arg(script).args(arguments);
-    command.env("LAZYSTAR_BIN", rig.binary());
+    command.env("LAZYSTAR_BIN", rig.binary()).env("driver", driver);
     Ok(run(command))
 }
 
@@ -102,7 +108,8 @@ fn docker_pulls_lazily_and_its_images_go_elsewhere() {
         let debian = rig.image(&["debian:ctr-esgz", "debian:esgz"])?;
         let work = rig.work();
         let elsewhere = Registry::start(work.path(), None)?;
-        let printed = in_docker(rig, ELSEWHERE, &[&rig.registry, &debian, &elsewhere.address])?;
+        let printed =
+            in_docker(rig, "stargz", ELSEWHERE, &[&rig.registry, &debian, &elsewhere.address])?;
         let answer = |word: &str| answer(&printed, word);
         let number = |word: &str| answer(word).parse::<u64>().expect("a number");
         assert!(number("lazily") > 0 && number("ordinary") == 0, "{printed}");
@@ -128,7 +135,7 @@ fn docker_builds_and_runs_on_lazy_images() {
         need_fuse()?;
         let golang = rig.image(&["golang:ctr-esgz", "golang:esgz"])?;
         let debian = rig.image(&["debian:ctr-esgz", "debian:esgz"])?;
-        let printed = in_docker(rig, SCRIPT, &[&rig.registry, &golang, &debian])?;
+        let printed = in_docker(rig, "stargz", SCRIPT, &[&rig.registry, &golang, &debian])?;
         let answer = |word: &str| answer(&printed, word);
         let number = |word: &str| answer(word).parse::<u64>().expect("a number");
         assert_eq!(answer("says"), "Hello, world!");

@@ -15,6 +15,7 @@ mod failures;
 mod interop;
 mod lifecycle;
 mod mounts;
+mod record;
 mod registries;
 mod registry;
 mod restart;

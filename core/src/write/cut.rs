@@ -1,10 +1,10 @@
-//! Cutting a tar into members.
+//! Cutting a tar into sections.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::member::{Assembly, Member, Members, Placed, Pressed};
+use super::section::{Assembly, Placed, Pressed, Section, Sections};
 use super::toc::{self, Chunk, Record};
 use super::{
     Compressor, DEFAULT_CHUNK_SIZE, Disposition, Format, Landmark, Options, Summary, WriteError,
@@ -14,21 +14,23 @@ use crate::Digest;
 use crate::digest::Hasher;
 use crate::tar::{self, BLOCK, EncodeError, Entry, Kind, encode_header, padding};
 
-/// Cuts one layer into members, which others compress.
+/// Cuts one layer into sections, which others compress.
 ///
 /// Calls: [`append`](Self::append) and its [`data`](Self::data) for each entry, or
 /// [`append_landmark`](Self::append_landmark); at the end [`end`](Self::end). After each of them,
-/// [`next_member`](Self::next_member) until there is none. Each member is [pressed](Member::press),
-/// in any order and on any thread, and [added](Assembly::add) in the order of the members, and what
+/// [`next_section`](Self::next_section) until there is none. Each section is [pressed](Section::press),
+/// in any order and on any thread, and [added](Assembly::add) in the order of the sections, and what
 /// became of it is told by [`placed`](Self::placed); then [`finish`](Self::finish) gives the rest.
 /// After an error every call fails.
 pub struct Cutter<C> {
     options: Options,
-    members: Members<C>,
+    sections: Sections<C>,
+    /// How many sections are placed.
+    placed: usize,
     /// Where each member begins in the blob, and where the last one ends.
     offsets: Vec<u64>,
     records: Vec<Record>,
-    /// The chunks, by record and number, whose digests are to come, in their order.
+    /// The chunks, by record and number, that are not placed, in their order.
     pending: VecDeque<(usize, usize)>,
     file: Option<OpenFile>,
     toc_json: Vec<u8>,
@@ -50,8 +52,8 @@ struct OpenFile {
 }
 
 impl<C: Compressor> Cutter<C> {
-    /// A cutter that has seen nothing. `compressor` is for the TOC, and for finding out where to cut if
-    /// there is a minimum chunk size; it has to be of the same kind and level as those that press.
+    /// A cutter that has seen nothing. `compressor` is for the TOC; it has to be of the same kind and
+    /// level as those that press.
     ///
     /// # Errors
     ///
@@ -64,7 +66,8 @@ impl<C: Compressor> Cutter<C> {
             options.chunk_size = DEFAULT_CHUNK_SIZE;
         }
         Ok(Self {
-            members: Members::new(compressor, options.chunk_size, options.min_chunk_size),
+            sections: Sections::new(compressor, &options),
+            placed: 0,
             options,
             offsets: Vec::from([0]),
             records: Vec::new(),
@@ -100,7 +103,7 @@ impl<C: Compressor> Cutter<C> {
             writer.write_data(&Landmark::CONTENT)?;
             let padding = [0; BLOCK];
             if writer.options.lossless {
-                writer.members.push(&padding[Landmark::CONTENT.len()..]);
+                writer.sections.push(&padding[Landmark::CONTENT.len()..]);
             }
             Ok(())
         })
@@ -125,13 +128,13 @@ impl<C: Compressor> Cutter<C> {
         self.run(|writer| {
             if writer.options.lossless {
                 writer.complete()?;
-                writer.members.push_bounded(bytes);
+                writer.sections.push_bounded(bytes);
             }
             Ok(())
         })
     }
 
-    /// Ends the last entry: afterwards [`next_member`](Self::next_member) gives what is left.
+    /// Ends the last entry: afterwards [`next_section`](Self::next_section) gives what is left.
     ///
     /// # Errors
     ///
@@ -142,45 +145,51 @@ impl<C: Compressor> Cutter<C> {
             order::check_links(writer.records.iter().map(|record| record.entry.candidate()))
                 .map_err(|(name, target)| WriteError::DanglingHardLink { name, target })?;
             if !writer.options.lossless && !writer.options.format.toc_in_tar() {
-                writer.members.push(&[0; 2 * BLOCK]);
+                writer.sections.push(&[0; 2 * BLOCK]);
             }
-            writer.members.close();
+            writer.sections.close();
             Ok(())
         })
     }
 
-    /// The next member to press.
-    pub fn next_member(&mut self) -> Option<Member> {
-        self.members.next()
+    /// The next section to press.
+    pub fn next_section(&mut self) -> Option<Section> {
+        self.sections.next()
     }
 
-    /// Presses the next member with the compressor of the cutter itself.
+    /// Presses the next section with the compressor of the cutter itself.
     pub(super) fn press_next(&mut self) -> Result<Option<Pressed>, WriteError> {
-        let Some(member) = self.members.next() else { return Ok(None) };
-        Ok(Some(member.press(&mut self.members.compressor)?))
+        let Some(section) = self.sections.next() else { return Ok(None) };
+        Ok(Some(section.press(&mut self.sections.compressor)?))
     }
 
-    /// What became of the next member, in the order of the members.
+    /// What became of the next section, in the order of the sections.
     pub fn placed(&mut self, placed: Placed) {
-        let Placed { size, digests } = placed;
-        self.offsets.push(self.offsets.last().copied().unwrap_or(0) + size);
-        for digest in digests {
+        let Placed { members, chunks } = placed;
+        let first = self.offsets.len() - 1;
+        for size in members {
+            self.offsets.push(self.offsets.last().copied().unwrap_or(0) + size);
+        }
+        self.placed += 1;
+        for placed in chunks {
             let Some((record, chunk)) = self.pending.pop_front() else { return };
             let Some(record) = self.records.get_mut(record) else { return };
             if let Some(chunk) = record.chunks.get_mut(chunk) {
-                chunk.digest = Some(digest);
+                chunk.member = first + placed.member;
+                chunk.inner = placed.inner;
+                chunk.digest = placed.digest;
             }
             if record.chunks.len() == 1 && record.digest.is_none() {
-                record.digest = Some(digest);
+                record.digest = placed.digest;
             }
         }
     }
 
-    /// Writes TOC and footer, the rest of the blob, once all members are placed.
+    /// Writes TOC and footer, the rest of the blob, once all sections are placed.
     ///
     /// # Errors
     ///
-    /// If members are missing, or the compressor fails.
+    /// If sections are missing, or the compressor fails.
     pub fn finish(&mut self, assembly: Assembly) -> Result<(Vec<u8>, Summary), WriteError> {
         let finished = self.run(|writer| writer.write_end(assembly))?;
         self.over = true;
@@ -250,7 +259,7 @@ impl<C: Compressor> Cutter<C> {
             chunk_left: 0,
             landmark: false,
             dropped: None,
-            whole: (self.digests() && entry.size > chunk_size).then(Hasher::new),
+            whole: (self.options.format.has_digests() && entry.size > chunk_size).then(Hasher::new),
         };
         match order::reserved(&entry.name) {
             Some(order::Reserved::Toc) if self.options.lossless => {
@@ -266,21 +275,18 @@ impl<C: Compressor> Cutter<C> {
         }
         if entry.inherits && !self.options.lossless {
             let header = encode_header(&entry)?;
-            self.members.push_bounded(&header);
+            self.sections.push_bounded(&header);
         } else {
-            self.members.push_bounded(header);
+            self.sections.push_bounded(header);
         }
-        let empty = entry.kind == Kind::Regular && entry.size == 0 && self.digests();
+        let empty =
+            entry.kind == Kind::Regular && entry.size == 0 && self.options.format.has_digests();
         let digest = empty.then(|| Digest::of(b""));
         if entry.size > 0 {
             self.file = Some(file);
         }
         self.records.push(Record { entry, digest, chunks: Vec::new() });
         Ok(Disposition::Written)
-    }
-
-    fn digests(&self) -> bool {
-        self.options.format != Format::LegacyStargz
     }
 
     fn write_data(&mut self, mut bytes: &[u8]) -> Result<(), WriteError> {
@@ -300,18 +306,18 @@ impl<C: Compressor> Cutter<C> {
             }
             if file.chunk_left == 0 {
                 file.chunk_left = file.left.min(u64::from(self.options.chunk_size));
-                let digest = self.options.format != Format::LegacyStargz;
-                let (member, inner) =
-                    self.members.begin_chunk(file.chunk_left, file.landmark, digest)?;
+                self.sections.begin_chunk(file.chunk_left, file.landmark);
                 let at = self.records.len().saturating_sub(1);
                 let full = file.chunk_left == u64::from(self.options.chunk_size);
                 if let Some(record) = self.records.last_mut() {
-                    if digest {
-                        self.pending.push_back((at, record.chunks.len()));
+                    if record.chunks.is_empty() {
+                        // Most files have one, and a layer may have a million files.
+                        record.chunks.reserve_exact(1);
                     }
+                    self.pending.push_back((at, record.chunks.len()));
                     record.chunks.push(Chunk {
-                        member,
-                        inner,
+                        member: 0,
+                        inner: 0,
                         offset: file.position,
                         size: full.then_some(file.chunk_left),
                         digest: None,
@@ -321,7 +327,7 @@ impl<C: Compressor> Cutter<C> {
             let length = usize::try_from(file.chunk_left).unwrap_or(usize::MAX).min(bytes.len());
             let (now, rest) = bytes.split_at(length);
             bytes = rest;
-            self.members.push(now);
+            self.sections.push(now);
             file.position += length as u64;
             file.left -= length as u64;
             file.chunk_left -= length as u64;
@@ -343,18 +349,18 @@ impl<C: Compressor> Cutter<C> {
         }
         if !self.options.lossless {
             let zeros = [0; BLOCK];
-            self.members.push(&zeros[..padding(record.entry.size)]);
+            self.sections.push(&zeros[..padding(record.entry.size)]);
         }
     }
 
     fn write_end(&mut self, mut assembly: Assembly) -> Result<(Vec<u8>, Summary), WriteError> {
-        if self.offsets.len() != self.members.closed() + 1 {
+        if self.placed != self.sections.closed() {
             return Err(WriteError::Unplaced);
         }
         let format = self.options.format;
         let ends = format == Format::ZstdChunkedStorage;
-        let json = toc::encode(&self.records, &self.offsets, ends);
-        let toc_digest = self.digests().then(|| Digest::of(&json));
+        let json = toc::encode(&core::mem::take(&mut self.records), &self.offsets, ends);
+        let toc_digest = self.options.format.has_digests().then(|| Digest::of(&json));
         let toc_offset = self.offsets.last().copied().unwrap_or(0);
         let mut end = Vec::new();
         let mut toc_tar = Vec::new();
@@ -362,7 +368,7 @@ impl<C: Compressor> Cutter<C> {
         match format {
             Format::Estargz | Format::LegacyStargz => {
                 toc_tar = toc::tar(&json)?;
-                end = self.members.compress(&toc_tar)?;
+                end = self.sections.compress(&toc_tar)?;
                 match format {
                     Format::Estargz => end.extend(footer::estargz(toc_offset)),
                     _ => end.extend(footer::legacy(toc_offset)),
@@ -370,7 +376,7 @@ impl<C: Compressor> Cutter<C> {
             }
             Format::EstargzExternalToc => end.extend(footer::EXTERNAL_TOC),
             Format::ZstdChunked | Format::ZstdChunkedStorage => {
-                let compressed = self.members.compress(&json)?;
+                let compressed = self.sections.compress(&json)?;
                 let position = ZstdPosition {
                     // Of the payload: after the frame's own header.
                     offset: toc_offset + footer::SKIPPABLE_HEADER as u64,
@@ -407,7 +413,7 @@ impl<C> core::fmt::Debug for Cutter<C> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Cutter")
             .field("options", &self.options)
-            .field("members", &self.members)
+            .field("sections", &self.sections)
             .field("entries", &self.records.len())
             .field("over", &self.over)
             .finish_non_exhaustive()

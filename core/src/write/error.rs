@@ -54,7 +54,7 @@ pub enum WriteError {
     Encode(EncodeError),
     /// The compressor failed.
     Compress(CompressFailed),
-    /// Not all members that were cut have been placed.
+    /// Not all sections that were cut have been placed.
     Unplaced,
     /// The writer has finished, or failed before.
     Over,
@@ -78,7 +78,7 @@ impl fmt::Display for WriteError {
             Self::TocTooLarge { size } => write!(f, "a TOC of {size} bytes is too large"),
             Self::Encode(error) => error.fmt(f),
             Self::Compress(error) => error.fmt(f),
-            Self::Unplaced => f.write_str("members of the layer are missing"),
+            Self::Unplaced => f.write_str("sections of the layer are missing"),
             Self::Over => f.write_str("the layer is finished or has failed"),
         }
     }

@@ -35,6 +35,11 @@ impl Format {
         }
     }
 
+    /// Whether its TOC states digests.
+    pub(super) const fn has_digests(self) -> bool {
+        !matches!(self, Self::LegacyStargz)
+    }
+
     /// Whether the TOC is an entry of the tar, and thus part of the DiffID.
     pub(super) const fn toc_in_tar(self) -> bool {
         matches!(self, Self::Estargz | Self::LegacyStargz)
@@ -50,6 +55,7 @@ pub struct Options {
     pub chunk_size: u32,
     /// Compressed bytes that a member should have before the next chunk opens another; 0 means one
     /// chunk in each. More makes layers of many small files smaller, and reads of one file larger.
+    /// Every 8 MiB of the tar, or twice the chunk size, another opens in any case.
     pub min_chunk_size: u32,
     /// Keep every byte of the input tar, so that decompressing the blob gives it back (followed by the
     /// TOC if that is in the tar). The caller brings padding and trailer by [`Writer::verbatim`](super::Writer::verbatim).

@@ -23,7 +23,7 @@ pub(super) struct Record {
 /// A piece of a file.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    /// Index of the member that holds it.
+    /// Index of the member that holds it, once it is placed.
     pub(super) member: usize,
     /// Where it begins in the member's plain bytes.
     pub(super) inner: u64,

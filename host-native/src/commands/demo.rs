@@ -136,7 +136,7 @@ fn run_lazily(
     let (tree, layers) = runtime.block_on(open_tree(&global, reference))?;
     let at = dir.path().join("mounted");
     fs::create_dir(&at)?;
-    let mounted = mount::mount(layers.clone(), &at, None, None);
+    let mounted = mount::mount(layers.clone(), &at, None);
     let ready = start.elapsed();
     let how = match mounted {
         Ok(mounted) => {

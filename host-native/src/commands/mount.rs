@@ -20,8 +20,8 @@ use super::open_sandboxed;
 use super::{Opened, cache_dir, runtime};
 use crate::cli::{EngineKind, Global, MountArgs};
 use crate::driver::LazyLayer;
-use crate::mount::access::AccessLog;
 use crate::mount::{self, Mounted};
+use crate::trace::Trace;
 
 /// Set for the child, which writes `ready` to standard output when the mount is there.
 const CHILD: &str = "LAZYSTAR_MOUNT_CHILD";
@@ -82,15 +82,13 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
 #[derive(Clone)]
 struct Record {
     path: PathBuf,
-    log: Arc<AccessLog>,
     manifest: Digest,
     layers: Vec<Arc<LazyLayer>>,
-    merged: bool,
 }
 
 impl Record {
     fn write(&self) -> Result<()> {
-        let trace = self.log.trace(self.manifest, &self.layers, self.merged);
+        let trace = Trace::of(self.manifest, self.layers.iter().map(|layer| layer.files_read()));
         super::optimize::write_record(&self.path, &trace)
     }
 }
@@ -103,8 +101,7 @@ fn mount_layers(
     let opened = runtime.block_on(Opened::new(global, &args.image))?;
     let manifest = opened.manifest_digest();
     let layers = opened.lazy()?;
-    let log = args.record.as_ref().map(|_| Arc::new(AccessLog::default()));
-    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref(), log.clone())?;
+    let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref())?;
     let prefetched = layers.clone();
     if !args.no_prefetch {
         runtime.spawn(async move {
@@ -113,15 +110,8 @@ fn mount_layers(
             }
         });
     }
-    let record = match (&args.record, log) {
-        (Some(path), Some(log)) => {
-            let path = std::path::absolute(path)?;
-            let merged = !mounted.is_stack();
-            Some(Record { path, log, manifest, layers, merged })
-        }
-        _ => None,
-    };
-    Ok((mounted, record))
+    let path = args.record.as_ref().map(std::path::absolute).transpose()?;
+    Ok((mounted, path.map(|path| Record { path, manifest, layers })))
 }
 
 /// Tells the parent that the mount is there and lets go of its terminal. What there is to say from

@@ -16,7 +16,6 @@ use crate::cli::Global;
 use crate::convert::ConvertOptions;
 use crate::driver::LazyLayer;
 use crate::mount;
-use crate::mount::access::AccessLog;
 use crate::oci::Execution;
 use crate::reference::ImageRef;
 use crate::temporary::TemporaryDir;
@@ -107,18 +106,16 @@ async fn watch(
     for dir in [&root, &written] {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let log = Arc::new(AccessLog::default());
     let by_root = rustix::process::geteuid().is_root();
     let writable = by_root.then_some(written.as_path());
-    let mounted = mount::mount(layers.clone(), &root, writable, Some(Arc::clone(&log)))?;
-    let merged = !mounted.is_stack();
+    let mounted = mount::mount(layers.clone(), &root, writable)?;
     let unmounter = mounted.unmounter();
     let ended = workload.run(&root, work).await;
     tokio::task::spawn_blocking(move || unmounter.unmount()).await??;
     if ended? == Ended::Stopped {
         eprintln!("the command was stopped");
     }
-    Ok(log.trace(manifest, &layers, merged))
+    Ok(Trace::of(manifest, layers.iter().map(|layer| layer.files_read())))
 }
 
 /// A lazy copy of an image that is not lazy, made quickly.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::reference::ImageRef;
 
 /// Of records that can be read; another writer of layers needs another number.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Places that are remembered for one layer.
 const MAX_PLACES: usize = 16;
 

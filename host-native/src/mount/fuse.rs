@@ -154,7 +154,7 @@ impl<T: Shown> Filesystem for ImageFs<T> {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.access.iter().for_each(|log| log.read(inode.0, offset, size));
+        self.access.iter().for_each(|log| log.read(inode.0));
         self.tree.read(inode.0, offset, size, Answer::new(reply, request.pid()));
     }
 

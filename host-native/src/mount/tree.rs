@@ -110,7 +110,7 @@ impl Tree {
     }
 
     /// The layer and node behind an inode.
-    pub(super) fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
+    fn locate(&self, inode: u64) -> Option<(Arc<LazyLayer>, NodeId)> {
         let (layer, node) = match self {
             Self::Stack { layers, .. } => {
                 let at = split(inode)?;
@@ -255,6 +255,7 @@ impl Shown for Tree {
         let file = layer.toc().flat_range(node);
         let start = file.start.saturating_add(offset).min(file.end);
         let flat = start..start.saturating_add(u64::from(size)).min(file.end);
+        layer.note_read(node, flat.clone());
         read(layer, flat, reply, READ_ATTEMPTS, None);
     }
 }

@@ -1,19 +1,19 @@
-//! Members compressed on all cores, and put together again in their order.
+//! Sections compressed on all cores, and put together again in their order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use lazystar_core::footer::Compression;
-use lazystar_core::write::{CompressFailed, Compressor, Member, Pressed};
+use lazystar_core::write::{CompressFailed, Compressor, Pressed, Section};
 
 use crate::codec;
 use crate::workers::Workers;
 
-/// Members are handed to a thread when they have this many bytes together: small files would cost
+/// Sections are handed to a thread when they have this many bytes together: small files would cost
 /// more to hand over than to compress.
 const BATCH: usize = 256 << 10;
-/// Plain bytes that are on their way, for each thread and at least; a thread that has a member of
+/// Plain bytes that are on their way, for each thread and at least; a thread that has a section of
 /// the usual chunk size finds the next one waiting.
 const AHEAD: usize = 8 << 20;
 const LEAST_AHEAD: usize = 24 << 20;
@@ -27,13 +27,13 @@ thread_local! {
     static COMPRESSOR: RefCell<Option<(Kind, Box<dyn Compressor + Send>)>> = RefCell::default();
 }
 
-/// Members on their way through the threads.
+/// Sections on their way through the threads.
 #[derive(Debug)]
 pub(super) struct Press {
     workers: Workers,
     kind: Kind,
     limit: usize,
-    batch: Vec<Member>,
+    batch: Vec<Section>,
     batch_len: usize,
     under_way: VecDeque<(usize, Receiver<Batch>)>,
     under_way_len: usize,
@@ -54,9 +54,9 @@ impl Press {
         }
     }
 
-    pub(super) fn add(&mut self, member: Member) {
-        self.batch_len += member.plain_len();
-        self.batch.push(member);
+    pub(super) fn add(&mut self, section: Section) {
+        self.batch_len += section.plain_len();
+        self.batch.push(section);
         if self.batch_len >= BATCH {
             self.hand_over();
         }
@@ -76,7 +76,7 @@ impl Press {
         self.under_way_len += len;
     }
 
-    /// The next members in order: those that are ready; waits if too much is under way, or for `all`.
+    /// The next sections in order: those that are ready; waits if too much is under way, or for `all`.
     pub(super) fn take(&mut self, all: bool) -> Result<Option<Vec<Pressed>>, CompressFailed> {
         let Some((len, receiver)) = self.under_way.front() else { return Ok(None) };
         let batch = if all || self.under_way_len > self.limit {
@@ -95,13 +95,13 @@ impl Press {
     }
 }
 
-fn press(batch: Vec<Member>, kind: Kind) -> Batch {
+fn press(batch: Vec<Section>, kind: Kind) -> Batch {
     COMPRESSOR.with_borrow_mut(|kept| {
         if kept.as_ref().is_none_or(|(known, _)| *known != kind) {
             let compressor = codec::compressor(kind.0, kind.1).map_err(|_| CompressFailed)?;
             *kept = Some((kind, compressor));
         }
         let Some((_, compressor)) = kept else { return Err(CompressFailed) };
-        batch.into_iter().map(|member| member.press(compressor)).collect()
+        batch.into_iter().map(|section| section.press(compressor)).collect()
     })
 }

@@ -121,7 +121,7 @@ impl Comparison {
                     "the TOC has a chunk of {:?} at byte {offset}, where nothing can be decompressed from",
                     name()
                 )),
-                Some(start) if start + inner != *at => lies.add(format!(
+                Some(start) if start.checked_add(*inner) != Some(*at) => lies.add(format!(
                     "what is decompressed from byte {offset} is not the chunk of {:?} that the TOC has there",
                     name()
                 )),
@@ -174,7 +174,7 @@ impl Comparison {
                 }
                 covered = chunk.chunk_offset.saturating_add(size);
                 if chunk.chunk_type != "zeros" {
-                    let place = self.at + chunk.chunk_offset;
+                    let place = self.at.saturating_add(chunk.chunk_offset);
                     self.places.push((chunk.offset, chunk.inner_offset, place, at));
                 }
                 chunks.push(Chunk { size, digest: chunk.chunk_digest.clone() });

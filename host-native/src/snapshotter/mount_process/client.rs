@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, read_fd};
 use super::{log, mount_point, socket};
+use crate::driver::reads::ReadFile;
 use crate::lock::lock;
 use crate::mount::session;
 use crate::snapshotter::lines::{read, write};
@@ -278,17 +279,32 @@ impl MountProcess {
     }
 
     async fn ask_once(&self, request: &Request) -> Result<Reply> {
-        let answered = async {
-            let mut stream = UnixStream::connect(socket(&self.root)).await?;
-            write(&mut stream, request).await?;
-            read(&mut stream).await?.context("the mount process ended")
-        };
-        timeout(ANSWER_PATIENCE, answered).await.context("the mount process is silent")?
+        ask_at(&self.root, request).await
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Option<OwnedFd>> {
         lock(&self.device)
     }
+}
+
+/// What was read of a layer, for each number that the mount process of `root` shows it under.
+///
+/// # Errors
+/// When no such process runs, or it does not answer.
+pub async fn reads(root: &Path, layer: Digest) -> Result<Vec<Vec<ReadFile>>> {
+    match ask_at(root, &Request::Reads { layer }).await? {
+        Reply::Reads(reads) => Ok(reads),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn ask_at(root: &Path, request: &Request) -> Result<Reply> {
+    let answered = async {
+        let mut stream = UnixStream::connect(socket(root)).await?;
+        write(&mut stream, request).await?;
+        read(&mut stream).await?.context("the mount process ended")
+    };
+    timeout(ANSWER_PATIENCE, answered).await.context("the mount process is silent")?
 }
 
 fn done(reply: Reply) -> Result<()> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
+use crate::driver::reads::ReadFile;
 use crate::snapshotter::labels::LayerSource;
 use crate::snapshotter::lines::line;
 
@@ -44,6 +45,12 @@ pub enum Request {
     },
     /// What is counted?
     Metrics,
+    /// What was read of a layer, under whichever numbers it is shown?
+    Reads {
+        /// The digest of its blob.
+        #[serde(with = "crate::as_text")]
+        layer: Digest,
+    },
     /// The device, as the ancillary message of [`Reply::Done`].
     Device,
     /// Nothing; the connection ends with the process.
@@ -67,6 +74,8 @@ pub enum Reply {
     Layers(Vec<ShownLayer>),
     /// To [`Request::Metrics`], as Prometheus reads it.
     Metrics(String),
+    /// To [`Request::Reads`]: for each number that the layer is shown under, what was read there.
+    Reads(Vec<Vec<ReadFile>>),
     /// It is done.
     Done,
     /// It could not be done, and why.

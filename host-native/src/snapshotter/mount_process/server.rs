@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::layers::ImageLayers;
 use super::protocol::{Identity, NumberedLayer, Reply, Request, ShownLayer, write_with_fd};
 use crate::driver::LazyLayer;
+use crate::driver::reads::ReadFile;
 use crate::lock::lock;
 use crate::metrics;
 use crate::mount::fuse::ImageFs;
@@ -102,6 +103,7 @@ impl Process {
             }
             Request::Layers { only } => Reply::Layers(self.shown(only)),
             Request::Metrics => Reply::Metrics(self.metrics()),
+            Request::Reads { layer } => Reply::Reads(self.reads(layer)),
             Request::Device => {
                 return write_with_fd(&mut stream, &Reply::Done, &self.device).await;
             }
@@ -211,6 +213,15 @@ impl Process {
     fn metrics(&self) -> String {
         metrics::set_cache_bytes(self.shown(None).iter().map(|layer| layer.cached).sum());
         metrics::render()
+    }
+
+    fn reads(&self, layer: Digest) -> Vec<Vec<ReadFile>> {
+        let opening = lock(&self.opening);
+        let numbers: Vec<u32> =
+            opening.iter().filter(|it| it.1.0 == layer).map(|it| *it.0).collect();
+        drop(opening);
+        let shown = numbers.into_iter().filter_map(|number| self.shown.get(number));
+        shown.map(|layer| layer.files_read()).collect()
     }
 
     fn shown(&self, only: Option<u32>) -> Vec<ShownLayer> {
