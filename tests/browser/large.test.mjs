@@ -6,8 +6,8 @@ import { convert, copy, layout, noise, tar } from './images.mjs';
 import { startExplorer } from './servers.mjs';
 
 const FILES = 50_000;
-/** How long a call may wait while the worker does something else; other programs may be busy as well. */
-const PATIENCE_MS = 250;
+/** How long nearly all calls may wait while the worker does something else; the rest waits for other programs, too. */
+const PATIENCE_MS = 100;
 
 let registry, explorer;
 before(async () => {
@@ -32,13 +32,13 @@ test('50,000 files: the tree at once, sizes, changes, search and efficiency in s
         const rows = await it.readdir('/usr/share/d1');
         const first = performance.now() - begun;
         // Asks something small again and again while the worker is busy.
-        let [busy, longest, asked] = [true, 0, 0];
+        const waits = [];
+        let busy = true;
         const asking = (async () => {
             while (busy) {
                 const before = performance.now();
                 await it.engine.stat('merged', '/usr/share/d1/file-1.txt', true);
-                longest = Math.max(longest, performance.now() - before);
-                asked += 1;
+                waits.push(performance.now() - before);
                 await new Promise((done) => setTimeout(done, 5));
             }
         })();
@@ -50,12 +50,14 @@ test('50,000 files: the tree at once, sizes, changes, search and efficiency in s
         await asking;
         const size = (await it.stat('/usr')).size;
         const layers = events.filter(({ type, layer }) => type === 'layer' && layer.changes).map(({ layer }) => layer);
-        return { first, rows: rows.length, longest, asked, found: found.length, removed: removed.length, efficiency, size, layers };
+        waits.sort((one, other) => one - other);
+        return { first, rows: rows.length, waits: waits.length, most: waits[Math.floor(waits.length * 0.95)], longest: waits.at(-1), found: found.length, removed: removed.length, efficiency, size, layers };
     }, `${registry.host}/large:lazy`);
-    console.log(`first tree ${Math.round(seen.first)} ms; longest wait of ${seen.asked} calls ${Math.round(seen.longest)} ms`);
+    console.log(`first tree ${Math.round(seen.first)} ms; of ${seen.waits} calls 95 % waited at most ${Math.round(seen.most)} ms, one ${Math.round(seen.longest)} ms`);
     assert.equal(seen.rows, 200);
     assert.equal(seen.found, 5000);
-    assert.ok(seen.longest < PATIENCE_MS, `${seen.longest} ms`);
+    assert.ok(seen.most < PATIENCE_MS, `${seen.most} ms`);
+    assert.ok(seen.longest < 10 * PATIENCE_MS, `${seen.longest} ms`);
     const visible = Array.from({ length: FILES }, (_, index) => index).filter((index) => index % 250 !== 7);
     assert.equal(seen.size, sum(visible.map((index) => `${index}\n`.length)));
     assert.equal(seen.layers[0].changes.added, FILES + 252);
