@@ -51,7 +51,8 @@ impl Explorer {
     }
 
     fn get(&self, path: &str, headers: &[&str]) -> Answer {
-        let asked = ask(self.address, &format!("GET {path}"), headers);
+        let line = format!("GET {path}");
+        let asked = ask(self.address, &line, headers);
         self.runtime.block_on(asked).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
@@ -84,12 +85,8 @@ fn the_page_gets_what_the_registry_has() {
         let (name, tag) = image.split_once(':').expect("it has a tag");
         let work = rig.work();
         let registry = &rig.registry;
-        let explorer = Explorer::start(
-            rig,
-            &work.path().join("page"),
-            &[&format!("{registry}/{image}")],
-            None,
-        );
+        let explorer =
+            Explorer::start(rig, &work.path().join("page"), &[&format!("{registry}/{image}")], &[]);
         let host = explorer.address;
         assert_eq!(explorer.url, format!("http://{host}/#/r/{registry}/{name}:{tag}"));
         assert_eq!(explorer.get("/", &[]).text(), "page");
