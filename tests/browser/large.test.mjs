@@ -43,7 +43,7 @@ test('50,000 files: the tree at once, sizes, changes, search and efficiency in s
             }
         })();
         const found = await it.search('file-*7.txt');
-        const removed = await it.search('is:hidden layer:0 mode:644 file-1*');
+        const removed = await it.search('is:hidden layer:1 mode:644 file-1*');
         const efficiency = await it.engine.efficiency();
         while (!events.some(({ type, view }) => type === 'sizes' && view === 'merged') || events.filter(({ type, layer }) => type === 'layer' && layer.changes).length < 2) await new Promise((done) => setTimeout(done, 20));
         busy = false;

@@ -182,7 +182,7 @@ test('search: words, globs and filters, over removed files too', async () => {
     assert.deepEqual(await search('shadow type:file'), [['/etc/shadow', 0, false]]);
     assert.deepEqual((await search('is:setuid')).map(([path]) => path), ['/usr/bin/alias', '/usr/bin/tool']);
     assert.deepEqual((await search('size>1M')).map(([path]) => path), ['/big.bin']);
-    assert.deepEqual((await search('file-00?.txt layer:0 size<1k')).length, 10);
+    assert.deepEqual((await search('file-00?.txt layer:1 size<1k')).length, 10);
     assert.deepEqual((await search('old-* is:hidden')).map(([path]) => path), ['/cache/old-1', '/cache/old-2', '/cache/sub/old-3']);
     assert.deepEqual((await search('type:device')).map(([path]) => path), ['/dev/disk', '/dev/null']);
     assert.deepEqual((await search('mode:2775')).map(([path]) => path), ['/usr/lib/deep/er']);

@@ -244,7 +244,7 @@ export interface ImageEngine {
     tar(view: View, path: string): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }>;
     /**
      * Looks through all layers, removed files included. Words and globs (`*`, `?`) of the path, `type:`, `size>`, `size<`,
-     * `mode:`, `layer:`, `is:setuid`, `is:hidden`. `onPage` gets results as they are found; the answer is their number.
+     * `mode:`, `layer:` (from 1 at the bottom), `is:setuid`, `is:hidden`. `onPage` gets results as they are found; the answer is their number.
      * Another search, or `cancelSearch`, ends it.
      */
     search(query: string, onPage: (found: Found[]) => void): Promise<number>;

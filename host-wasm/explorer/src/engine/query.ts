@@ -44,7 +44,7 @@ const UNITS: Record<string, number> = { '': 1, k: 1 << 10, m: 1 << 20, g: 1 << 3
  * Reads a query. Words are parts of paths, upper and lower case being the same; with `*` or `?` in them they are globs, of
  * the whole path if they begin with a slash, otherwise of a name or the names at the end. `"…"` keeps blanks. Filters are
  * `type:file`, `size>10M`, `size<1k`, `mode:4755` (exactly), `mode:/6000` (any of these bits), `mode:-022` (all of these),
- * `layer:2` (counted from 0 at the bottom), `is:setuid`, `is:setgid`, `is:executable`, `is:hidden`; `-` before one turns it round.
+ * `layer:2` (the second from the bottom, as the page numbers them), `is:setuid`, `is:setgid`, `is:executable`, `is:hidden`; `-` before one turns it round.
  */
 export function parseQuery(text: string): Query {
     const tests: Test[] = [];
@@ -56,7 +56,7 @@ export function parseQuery(text: string): Query {
         const negated = sign === '-' && (filter !== null || quoted !== undefined || word !== '');
         const [, name = '', operator = '', value = ''] = filter ?? [];
         const test = filter ? filtering(name.toLowerCase(), operator, value.toLowerCase()) : naming(word);
-        if (name.toLowerCase() === 'layer' && !negated) layer = Number(value);
+        if (name.toLowerCase() === 'layer' && !negated) layer = Number(value) - 1;
         const list = name.toLowerCase() === 'is' && value.toLowerCase() === 'hidden' ? late : tests;
         list.push(negated ? (subject) => !test(subject) : test);
     }
@@ -65,7 +65,7 @@ export function parseQuery(text: string): Query {
 }
 
 function filtering(name: string, operator: string, value: string): Test {
-    const wrong = problem('unsupported', `“${name}${operator}${value}” is no filter. There are type:file, size>10M, size<1k, mode:4755, layer:0, is:setuid and is:hidden.`);
+    const wrong = problem('unsupported', `“${name}${operator}${value}” is no filter. There are type:file, size>10M, size<1k, mode:4755, layer:1, is:setuid and is:hidden.`);
     if (name === 'size') {
         const found = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/.exec(value);
         if (!found || operator === ':') throw wrong;
@@ -88,8 +88,8 @@ function filtering(name: string, operator: string, value: string): Test {
             return ({ mode }) => mode === bits;
         }
         case 'layer': {
-            if (!/^\d{1,4}$/.test(value)) throw wrong;
-            return ({ layer }) => layer === Number(value);
+            if (!/^[1-9]\d{0,3}$/.test(value)) throw wrong;
+            return ({ layer }) => layer === Number(value) - 1;
         }
         default:
             switch (value) {
