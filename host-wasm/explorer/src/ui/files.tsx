@@ -1,6 +1,6 @@
 /** The tree of files: a treegrid whose rows exist only where they can be seen. */
 import { useComputed, useSignal, useSignalEffect } from '@preact/signals';
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect, useMemo, useRef } from 'preact/hooks';
 import { download } from './download';
 import { visible } from './escape';
 import { bytes, count, counted, mode, time } from './format';
@@ -79,7 +79,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
     const list = tree.list.value;
     const body = useRef<HTMLDivElement>(null);
     const { first, last, slot, onScroll, show, page } = useWindow(body, list.length, ROW);
-    const at = Math.max(0, list.findIndex(({ row }) => row.path === cursor.value));
+    const at = useMemo(() => Math.max(0, list.findIndex(({ row }) => row.path === cursor.value)), [list, cursor.value]);
     const typed = useRef({ text: '', at: 0 });
 
     useEffect(() => show(at), [at, cursor.value, tree]);

@@ -2,7 +2,7 @@
 import { useSignal, type Signal } from '@preact/signals';
 import { useLayoutEffect } from 'preact/hooks';
 
-const AROUND = 12;
+const AROUND = 6;
 
 export interface Window {
     /** The first row to draw, and the one after the last. */
