@@ -77,7 +77,7 @@ impl Change {
                     return;
                 };
                 for (at, byte) in header[*start..start + len].iter_mut().enumerate() {
-                    *byte = pattern.get(at).or(pattern.last()).copied().unwrap_or(0);
+                    *byte = pattern.get(at).or_else(|| pattern.last()).copied().unwrap_or(0);
                 }
                 header[148..156].fill(b' ');
                 let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
