@@ -34,7 +34,10 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 fn embed_page() -> io::Result<()> {
     // Cargo builds anew each time what depends on something that is not there.
     let watched = Path::new(PAGE).ancestors().find(|dir| dir.is_dir());
-    println!("cargo::rerun-if-changed={}", watched.unwrap_or_else(|| Path::new("build.rs")).display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        watched.unwrap_or_else(|| Path::new("build.rs")).display()
+    );
     let mut list = "static FILES: &[(&str, &[u8])] = &[\n".to_owned();
     if Path::new(PAGE).is_dir() {
         let root = fs::canonicalize(PAGE)?;

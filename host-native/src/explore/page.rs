@@ -66,20 +66,16 @@ impl Page {
     pub(super) async fn answer(&self, path: &str, asked: &HeaderMap) -> Result<Response, Refusal> {
         let name = path.strip_prefix('/').unwrap_or(path);
         let name = if name.is_empty() { INDEX } else { name };
-        let codings = CODINGS.into_iter().filter(|(coding, _)| accepts(asked, coding));
+        let coded = CODINGS.into_iter().filter(|(coding, _)| accepts(asked, coding));
+        let coded = coded.map(|(coding, ending)| (Some(coding), ending));
         let mut found = None;
-        for (coding, ending) in codings {
+        for (coding, ending) in coded.chain([(None, "")]) {
             if let Some(bytes) = self.read(&format!("{name}{ending}")).await {
-                found = Some((bytes, Some(coding)));
+                found = Some((bytes, coding));
                 break;
             }
         }
-        // A coded file alone is no file of the page.
-        let plain = match &found {
-            None => self.read(name).await,
-            Some(_) => None,
-        };
-        let (bytes, coding) = found.or(plain.map(|bytes| (bytes, None))).ok_or_else(|| {
+        let (bytes, coding) = found.ok_or_else(|| {
             let message = format!("the page has no file {name}");
             Refusal::new(StatusCode::NOT_FOUND, "LAZYSTAR_NO_FILE", message)
         })?;

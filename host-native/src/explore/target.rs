@@ -39,7 +39,8 @@ impl Target {
         let decoded = percent_decode_str(path).decode_utf8_lossy();
         let known = decoded.split_once('/').and_then(|(registry, rest)| {
             let rest = rest.strip_prefix("v2")?;
-            let asked = Asked::parse(rest.strip_prefix('/').or((rest.is_empty()).then_some(""))?)?;
+            let asked =
+                if rest.is_empty() { Asked::Api } else { Asked::parse(rest.strip_prefix('/')?)? };
             Some(Self { registry: registry.to_owned(), asked })
         });
         known.ok_or_else(|| {
