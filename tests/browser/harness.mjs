@@ -119,5 +119,11 @@ export async function visit(url, options = {}) {
     });
     await tab.goto(url);
     await tab.waitForFunction(() => 'lazystar' in window);
-    return { tab, context, close: () => context.close() };
+    // A page that hangs fails its test, and holds up no others.
+    const timer = setTimeout(() => context.close(), 120_000);
+    const close = () => {
+        clearTimeout(timer);
+        return context.close();
+    };
+    return { tab, context, close };
 }

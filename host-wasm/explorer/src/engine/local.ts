@@ -3,6 +3,7 @@
  * bytes of all its files, one after the other, and a table of contents of the form that lazy layers have, by which the engine
  * reads and checks it like theirs.
  */
+import { Limiter } from './limiter';
 import { folder, onClearing, readAt, release, source, type Source } from './opfs';
 import { problem } from './problems';
 
@@ -10,6 +11,8 @@ const LAYERS = 'layers';
 const TOC = '.toc';
 /** Of what the browser allows, the part that layers may take before older ones make room. */
 const SHARE = 1 / 4;
+
+const one = new Limiter(1);
 
 /** The bytes of a layer's files. */
 export class LocalContent {
@@ -56,8 +59,15 @@ export class LocalContent {
         return new LocalContent(await source(handle), size, parsed);
     }
 
-    /** Writes the content of a layer. `fill` gives the table of contents in the end. */
-    static async make(layer: string, fill: (append: (bytes: Uint8Array) => void) => Promise<Uint8Array>): Promise<{ content: LocalContent; toc: Uint8Array }> {
+    /**
+     * Writes the content of a layer; `fill` gives the table of contents in the end. One layer at a time: Chromium does not
+     * always come to the end of a list of files while one of them is being made.
+     */
+    static make(layer: string, fill: (append: (bytes: Uint8Array) => void) => Promise<Uint8Array>): Promise<{ content: LocalContent; toc: Uint8Array }> {
+        return one.run(() => LocalContent.#make(layer, fill));
+    }
+
+    static async #make(layer: string, fill: (append: (bytes: Uint8Array) => void) => Promise<Uint8Array>): Promise<{ content: LocalContent; toc: Uint8Array }> {
         if (!navigator.storage?.getDirectory) {
             throw problem('unsupported', 'The browser gives pages no files of their own here. Open this page by https, or from this computer (127.0.0.1).');
         }
