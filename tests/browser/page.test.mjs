@@ -1,8 +1,9 @@
 // The page as a person uses it: by roles, labels and keys.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { startRegistry, visit } from './harness.mjs';
+import { page, startRegistry, visit } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
 import { big, layers } from './sample.mjs';
 import { startExplorer } from './servers.mjs';
@@ -208,6 +209,18 @@ test('files and directories are downloaded', async () => {
     assert.equal(packed.name, 'kinds.tar');
     assert.ok(packed.bytes.includes(png));
     await close();
+});
+
+test('the page is small', async () => {
+    const files = readdirSync(page, { recursive: true }).filter((name) => !/\.(br|gz)$/.test(name) && statSync(join(page, name)).isFile());
+    let total = 0;
+    for (const name of files) {
+        const answer = await fetch(explorer.url + name, { method: 'HEAD', headers: { 'accept-encoding': 'br' } });
+        assert.deepEqual([answer.status, answer.headers.get('content-encoding')], [200, 'br'], name);
+        total += Number(answer.headers.get('content-length'));
+    }
+    console.log(`${total} bytes in ${files.length} files`);
+    assert.ok(total < 500_000, `${total} bytes`);
 });
 
 test('an ordinary layer is downloaded when it is asked for', async () => {

@@ -17,6 +17,7 @@ import { cacheFacts, clearCache } from './engine/cache';
 import { startEngine } from './engine/client';
 import { startService } from './fs-service';
 import { parseReference } from './reference';
+import { server } from './server';
 
 /** How to open an image. */
 export interface OpenOptions {
@@ -182,7 +183,7 @@ const lazystar: Lazystar = {
         const place = typeof image === 'string' ? parseReference(image) : image;
         if (!place) throw new ApiError({ kind: 'not-found', message: `${String(image)} is no name of an image.` });
         const { platform = null, authorization, onEvent = () => undefined } = options;
-        const access: Access = { proxy: options.proxy === undefined ? await proxyHere() : options.proxy, ...(authorization ? { authorization } : {}) };
+        const access: Access = { proxy: options.proxy === undefined ? (await server).proxy : options.proxy, ...(authorization ? { authorization } : {}) };
         const { engine, close } = startEngine();
         try {
             const facts = await engine.open(place, access, platform, proxy(onEvent));
@@ -199,14 +200,3 @@ const lazystar: Lazystar = {
 };
 
 window.lazystar = lazystar;
-
-/** The proxy of this page's server. */
-async function proxyHere(): Promise<string | null> {
-    try {
-        const response = await fetch(new URL('lazystar.json', document.baseURI));
-        const about = (await response.json()) as { proxy?: unknown } | null;
-        return response.ok && typeof about?.proxy === 'string' ? about.proxy : null;
-    } catch {
-        return null;
-    }
-}

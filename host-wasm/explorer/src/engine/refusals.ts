@@ -57,6 +57,8 @@ export function refused(response: Response, { code, message }: Said, place: Plac
                 ? `${host} wants to know who asks for ${place.repository}${reason}. \`lazystar explore\` takes the credentials of \`docker login\`.`
                 : `${host} wants to know who asks for ${place.repository}${reason}: give a name and a password, or open the image by \`lazystar explore\`, which takes those of \`docker login\`.`, { status });
         case 403:
+            // What the server of this page does not allow, it explains by itself.
+            if (code.startsWith('LAZYSTAR_')) return problem('forbidden', message, { status });
             return problem('forbidden', `${host} does not allow to read ${place.repository}${reason}.`, { status });
         case 404:
             return problem('not-found', `${host} has no ${what}${reason}.`, { status });

@@ -7,7 +7,7 @@ import { Kept } from './kept';
 import { usePromised } from './promised';
 import { forget, recent } from './recent';
 import { format, go, route, start, typed } from './route';
-import { server } from './server';
+import { server } from '../server';
 import { engine, image } from './session';
 
 /** What is written for an image by hand. */

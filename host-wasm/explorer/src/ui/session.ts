@@ -7,7 +7,7 @@ import { publish } from '../vfs';
 import { say } from './live';
 import { remember } from './recent';
 import { go, route, type Route } from './route';
-import { server } from './server';
+import { server } from '../server';
 
 type Engine = ReturnType<typeof startEngine>;
 
@@ -18,6 +18,8 @@ export const meter = signal<Meter | null>(null);
 /** Why the image cannot be opened. */
 export const refused = signal<Problem | null>(null);
 export const opening = signal(false);
+/** Whether registries are asked without a proxy, which has credentials of its own. */
+export const isDirect = signal(false);
 /** Chunks and tables that failed their check. */
 export const failures = signal<{ problem: Problem; path: string | null }[]>([]);
 /** For each view, how often more became known of its rows, as sizes of directories: whoever shows them reads them again. */
@@ -64,7 +66,9 @@ async function open(next: Route, authorization?: string): Promise<void> {
     const { place } = next;
     const started = (running = startEngine());
     const current = (): boolean => running === started;
-    const access: Access = { proxy: (await server).proxy, ...(authorization ? { authorization } : {}) };
+    const { proxy: path } = await server;
+    isDirect.value = path === null;
+    const access: Access = { proxy: path, ...(authorization ? { authorization } : {}) };
     try {
         const hear = proxy((event: Events) => current() && heard(event));
         const found = await started.engine.open(asked(place, next.tag), access, next.platform, hear);

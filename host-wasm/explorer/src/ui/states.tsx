@@ -4,14 +4,14 @@ import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import type { Problem } from '../api';
 import { visible, visibleContent } from './escape';
-import { retry } from './session';
+import { isDirect, retry } from './session';
 
 const titles: Record<Problem['kind'], string> = {
     offline: 'You are offline',
     unreachable: 'The registry cannot be reached',
     cors: 'The registry does not let web pages read it',
     unauthorized: 'The registry wants you to log in',
-    forbidden: 'The registry refuses',
+    forbidden: 'This is not allowed',
     'not-found': 'There is no such image',
     'too-many-requests': 'Too many requests for the registry',
     registry: 'The registry failed',
@@ -74,7 +74,7 @@ export function Failed({ problem, again, children }: { problem: Problem; again?:
                 </dl>
             )}
             {problem.kind === 'too-many-requests' && <Reset after={problem.retryAfter} />}
-            {problem.kind === 'unauthorized' && !again && <Login />}
+            {problem.kind === 'unauthorized' && !again && isDirect.value && <Login />}
             {children}
             {again && (
                 <button type="button" onClick={() => again()}>
