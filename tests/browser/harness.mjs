@@ -54,8 +54,8 @@ export async function until(what, test, seconds = 20) {
     throw new Error(`${what}: not after ${seconds} s`);
 }
 
-/** A docker-registry of its own. `requests()` are those since `forget()`. */
-export async function startRegistry() {
+/** A docker-registry of its own, with TLS when there are files of a certificate and its key. `requests()` are those since `forget()`. */
+export async function startRegistry(tls) {
     const port = await freePort();
     const log = join(work, `registry-${port}.log`);
     const config = join(work, `registry-${port}.yml`);
@@ -63,12 +63,12 @@ export async function startRegistry() {
     writeFileSync(config, `version: 0.1
 log: {level: warn, accesslog: {disabled: false}}
 storage: {filesystem: {rootdirectory: ${root}}, delete: {enabled: true}}
-http: {addr: 127.0.0.1:${port}}
+http: {addr: 127.0.0.1:${port}${tls ? `, tls: {certificate: ${tls.certificate}, key: ${tls.key}}` : ''}}
 `);
     const child = spawn('docker-registry', ['serve', config], { stdio: ['ignore', openSync(log, 'a'), openSync(`${log}.err`, 'a')] });
     atEnd(() => child.kill());
     const host = `127.0.0.1:${port}`;
-    await until('the registry', () => fetch(`http://${host}/v2/`).then((answer) => answer.ok, () => false));
+    await until('the registry', () => fetch(`http://${host}/v2/`).then((answer) => tls || answer.ok, () => false));
     let seen = 0;
     const lines = () => readFileSync(log, 'utf8').split('\n');
     return {
