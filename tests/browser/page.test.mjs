@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { page, startRegistry, visit } from './harness.mjs';
+import { page, startRegistry, visit, work } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
 import { big, layers } from './sample.mjs';
 import { startExplorer } from './servers.mjs';
@@ -208,6 +208,18 @@ test('files and directories are downloaded', async () => {
     const packed = await take('Download as tar');
     assert.equal(packed.name, 'kinds.tar');
     assert.ok(packed.bytes.includes(png));
+    await close();
+});
+
+test('images of this machine need no registry', async () => {
+    const from = layout('local', [tar(kinds)]);
+    const lazy = `oci:${join(work, 'local-lazy')}:lazy`;
+    await convert(from, lazy);
+    const own = await startExplorer([lazy]);
+    const { tab, close } = await visit(own.address);
+    await tab.getByRole('row', { name: 'kinds' }).waitFor();
+    await tab.evaluate(() => (location.hash += '/-/kinds/app.py'));
+    await tab.getByText('import os').waitFor();
     await close();
 });
 

@@ -95,6 +95,8 @@ export async function startExplorer(args = []) {
     child.stdout.setEncoding('utf8');
     let said = '';
     child.stdout.on('data', (text) => (said += text));
-    const url = await until('the server of the page', () => /http:\/\/[^/\s]+\//.exec(said)?.[0]);
-    return { host: new URL(url).host, url, close };
+    // The address that it prints leads to the image that it was called with.
+    const address = await until('the server of the page', () => /http:\/\/\S+(?=\s)/.exec(said)?.[0]);
+    const { host, origin } = new URL(address);
+    return { host, url: `${origin}/`, address, close };
 }
