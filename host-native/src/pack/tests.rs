@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
@@ -292,13 +293,16 @@ fn a_file_that_grows_is_an_error() {
     }
 
     let dir = TempDir::new().unwrap();
-    let noise: Vec<u8> = (0..3_000_000u32)
+    let noise: Vec<u8> = (0..300_000u32)
         .flat_map(|n| Digest::of(&n.to_le_bytes()).as_bytes()[..2].to_vec())
         .collect();
-    fs::write(dir.path().join("a"), noise).unwrap();
+    // More than may be on its way before anything is written.
+    fs::write(dir.path().join("a"), noise.repeat(110)).unwrap();
     fs::write(dir.path().join("b"), b"data").unwrap();
     let out = Grow(dir.path().join("b"));
-    let refused = pack_directory(dir.path(), &options(Format::Estargz), out).unwrap_err();
+    let workers = Some(Workers::new(NonZeroUsize::MIN));
+    let options = PackOptions { workers, ..options(Format::Estargz) };
+    let refused = pack_directory(dir.path(), &options, out).unwrap_err();
     assert!(matches!(refused, PackError::Changed { .. }), "{refused}");
 }
 
