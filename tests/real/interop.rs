@@ -80,7 +80,7 @@ fn containerd_and_the_reference_read_our_images() {
             let blob = rig.file(&format!("debian.{tag}"))?;
             let digest = run(shell("sha256sum <\"$1\" | cut -d' ' -f1", [&blob]));
             let digest = format!("sha256:{}", digest.trim());
-            let script = "ctr images pull --plain-http \"$1\" >&2; ctr images check | grep -q complete; \
+            let script = "ctr images pull --plain-http \"$1\" >&2; ctr images check | grep complete >/dev/null; \
                           ctr images get-toc-digest $3 \"$2\"";
             let mut command = Command::new(package.join("rig/in-containerd"));
             command.args([script, &format!("{}/{image}", rig.registry), &digest, option]);

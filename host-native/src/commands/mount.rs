@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use lazystar_core::Digest;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[cfg(feature = "wasm-engine")]
 use super::open_sandboxed;
@@ -52,7 +52,7 @@ fn start_child() -> Result<()> {
 
 fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
     let runtime = runtime()?;
-    let (mounted, record) = match global.engine {
+    let (mounted, record, signals) = match global.engine {
         EngineKind::Native => mount_layers(&runtime, global, args)?,
         #[cfg(feature = "wasm-engine")]
         EngineKind::Wasm => {
@@ -61,12 +61,13 @@ fn serve(global: &Global, args: &MountArgs, is_child: bool) -> Result<()> {
             }
             let image = runtime.block_on(open_sandboxed(global, &args.image))?;
             let tree = crate::sandbox::SandboxedTree::new(image, runtime.handle().clone())?;
-            (mount::mount_tree(tree, &args.dir, args.rw.as_deref())?, None)
+            let signals = catch_signals(&runtime)?;
+            (mount::mount_tree(tree, &args.dir, args.rw.as_deref())?, None, signals)
         }
         #[cfg(not(feature = "wasm-engine"))]
         EngineKind::Wasm => anyhow::bail!(crate::cli::NO_WASM_ENGINE),
     };
-    unmount_on_signals(&runtime, &mounted, record.clone())?;
+    unmount_on_signals(&runtime, signals, &mounted, record.clone());
     if is_child {
         detach(global)?;
     } else {
@@ -97,10 +98,11 @@ fn mount_layers(
     runtime: &Runtime,
     global: &Global,
     args: &MountArgs,
-) -> Result<(Mounted, Option<Record>)> {
+) -> Result<(Mounted, Option<Record>, Vec<Signal>)> {
     let opened = runtime.block_on(Opened::new(global, &args.image))?;
     let manifest = opened.manifest_digest();
     let layers = opened.lazy()?;
+    let signals = catch_signals(runtime)?;
     let mounted = mount::mount(layers.clone(), &args.dir, args.rw.as_deref())?;
     let prefetched = layers.clone();
     if !args.no_prefetch {
@@ -111,7 +113,7 @@ fn mount_layers(
         });
     }
     let path = args.record.as_ref().map(std::path::absolute).transpose()?;
-    Ok((mounted, path.map(|path| Record { path, manifest, layers })))
+    Ok((mounted, path.map(|path| Record { path, manifest, layers }), signals))
 }
 
 /// Tells the parent that the mount is there and lets go of its terminal. What there is to say from
@@ -127,13 +129,20 @@ fn detach(global: &Global) -> Result<()> {
     Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
-fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted, record: Option<Record>) -> Result<()> {
-    let unmounter = mounted.unmounter();
+/// Before there is a mount, so that none is left behind by a signal that comes at that moment.
+fn catch_signals(runtime: &Runtime) -> Result<Vec<Signal>> {
     let _inside = runtime.enter();
-    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-        .into_iter()
-        .map(signal)
-        .collect::<std::io::Result<Vec<_>>>()?;
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    Ok(kinds.into_iter().map(signal).collect::<std::io::Result<_>>()?)
+}
+
+fn unmount_on_signals(
+    runtime: &Runtime,
+    mut signals: Vec<Signal>,
+    mounted: &Mounted,
+    record: Option<Record>,
+) {
+    let unmounter = mounted.unmounter();
     runtime.spawn(async move {
         let any =
             futures_util::future::select_all(signals.iter_mut().map(|it| Box::pin(it.recv())));
@@ -150,5 +159,4 @@ fn unmount_on_signals(runtime: &Runtime, mounted: &Mounted, record: Option<Recor
         }
         std::process::exit(1);
     });
-    Ok(())
 }
