@@ -19,8 +19,8 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
-use tokio::net::{TcpListener, TcpStream};
+use axum::serve::IncomingStream;
+use tokio::net::TcpListener;
 
 mod about;
 mod allow;
@@ -37,6 +37,7 @@ pub use about::NamedImage;
 pub use allow::AllowedRegistry;
 
 use crate::oci::Platform;
+use crate::prompt::Prompt;
 use crate::reference::ImageRef;
 use crate::registry::ClientOptions;
 use about::{About, LOCAL};
@@ -199,28 +200,6 @@ struct Ends {
 impl Connected<IncomingStream<'_, Prompt>> for Ends {
     fn connect_info(stream: IncomingStream<'_, Prompt>) -> Self {
         Self { here: stream.io().local_addr().ok() }
-    }
-}
-
-/// Accepts connections that send at once. Without that, small bodies wait 40 ms for the receiver to
-/// acknowledge the head before them.
-#[derive(Debug)]
-struct Prompt(TcpListener);
-
-impl Listener for Prompt {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("cannot set TCP_NODELAY: {error}");
-        }
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }
 

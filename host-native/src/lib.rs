@@ -25,6 +25,7 @@ pub mod oci;
 pub mod open;
 pub mod pack;
 pub mod progress;
+mod prompt;
 pub mod proto;
 pub mod pull;
 pub mod reference;

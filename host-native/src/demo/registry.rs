@@ -16,14 +16,15 @@ use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
-use axum::serve::{IncomingStream, Listener};
-use tokio::net::{TcpListener, TcpStream};
+use axum::serve::IncomingStream;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod content;
 mod shape;
 
+use crate::prompt::Prompt;
 use content::{Answer, Found};
 use shape::Link;
 
@@ -156,27 +157,6 @@ struct Connection(Arc<AtomicBool>);
 impl Connected<IncomingStream<'_, Prompt>> for Connection {
     fn connect_info(_: IncomingStream<'_, Prompt>) -> Self {
         Self::default()
-    }
-}
-
-/// Accepts connections that send at once. Without that, small bodies wait 40 ms for the receiver to
-/// acknowledge the head before them.
-struct Prompt(TcpListener);
-
-impl Listener for Prompt {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("cannot set TCP_NODELAY: {error}");
-        }
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }
 

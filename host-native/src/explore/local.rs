@@ -10,7 +10,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use lazystar_core::Digest;
 use lazystar_core::digest::Hasher;
@@ -119,7 +119,7 @@ impl Local {
                     never_old(&mut headers);
                 }
                 set(&mut headers, CONTENT_LENGTH, &manifest.bytes.len().to_string());
-                Ok(with_head(StatusCode::OK, headers, Body::from(manifest.bytes)))
+                Ok((headers, Body::from(manifest.bytes)).into_response())
             }
             Asked::Blob { digest, .. } => {
                 let digest: Digest = digest.parse().map_err(|_| {
@@ -259,7 +259,7 @@ async fn serve(blob: &Blob, digest: Digest, head: &Parts) -> Result<Response, Re
         Method::HEAD => Body::empty(),
         _ => Body::from_stream(stream::try_unfold(blob.fetch(part).await?, next)),
     };
-    Ok(with_head(status, headers, body))
+    Ok((status, headers, body).into_response())
 }
 
 async fn next(
@@ -272,7 +272,7 @@ fn list(value: &Value) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     never_old(&mut headers);
-    with_head(StatusCode::OK, headers, Body::from(value.to_string()))
+    (headers, Body::from(value.to_string())).into_response()
 }
 
 /// The headers of what has a digest, which never changes.
@@ -283,12 +283,6 @@ fn head_of(digest: Digest, media_type: &str) -> HeaderMap {
     set(&mut headers, HeaderName::from_static("docker-content-digest"), &digest.to_string());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
     headers
-}
-
-fn with_head(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
-    let mut response = Response::new(body);
-    (*response.status_mut(), *response.headers_mut()) = (status, headers);
-    response
 }
 
 fn unknown(code: &'static str, message: String) -> Refusal {

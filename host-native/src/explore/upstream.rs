@@ -9,7 +9,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LINK, RETRY_AFTER,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use lazystar_core::Digest;
 use prometheus::IntCounter;
@@ -91,13 +91,13 @@ impl Upstream<'_> {
         };
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
         headers.insert(CONTENT_TYPE, self.media_type());
-        let mut response = match status {
+        let body = match status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT if self.is_head => {
                 let length = upstream.headers().get(CONTENT_LENGTH);
                 length.into_iter().for_each(|it| drop(headers.insert(CONTENT_LENGTH, it.clone())));
                 let range = upstream.headers().get(CONTENT_RANGE);
                 range.into_iter().for_each(|it| drop(headers.insert(CONTENT_RANGE, it.clone())));
-                Response::new(Body::empty())
+                Body::empty()
             }
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => match &self.target.asked {
                 Asked::Blob { .. } => return self.blob(headers, turn),
@@ -108,17 +108,16 @@ impl Upstream<'_> {
                             Refusal::new(StatusCode::BAD_GATEWAY, "LAZYSTAR_FORGED", error)
                         })?;
                     }
-                    Response::new(Body::from(bytes))
+                    Body::from(bytes)
                 }
                 Asked::Api | Asked::Catalog | Asked::Tags { .. } => {
                     let bytes = collect(self.client, self.answer.response, MAX_LIST).await?;
-                    Response::new(Body::from(bytes))
+                    Body::from(bytes)
                 }
             },
             _ => return self.failure(status, headers).await,
         };
-        (*response.status_mut(), *response.headers_mut()) = (status, headers);
-        Ok(response)
+        Ok((status, headers, body).into_response())
     }
 
     /// A type that no browser takes for a document, a script or a style.
@@ -167,9 +166,7 @@ impl Upstream<'_> {
                 serde_json::json!({ "errors": [error] }).to_string().into()
             }
         };
-        let mut response = Response::new(Body::from(body));
-        (*response.status_mut(), *response.headers_mut()) = (status, headers);
-        Ok(response)
+        Ok((status, headers, Body::from(body)).into_response())
     }
 
     /// A blob, or the part of it that was asked for.
@@ -194,9 +191,8 @@ impl Upstream<'_> {
             response,
             _turn: turn,
         };
-        let mut response = Response::new(Body::from_stream(stream::try_unfold(flow, Flow::next)));
-        (*response.status_mut(), *response.headers_mut()) = (status, headers);
-        Ok(response)
+        let body = Body::from_stream(stream::try_unfold(flow, Flow::next));
+        Ok((status, headers, body).into_response())
     }
 }
 
