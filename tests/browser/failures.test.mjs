@@ -72,6 +72,19 @@ test('a registry that fails can be asked again', async () => {
     await close();
 });
 
+test('a file that could not be fetched is asked for again', async () => {
+    let isBroken = false;
+    const { tab, alert, close } = await open(({ path }) => (isBroken && path.includes('/blobs/') ? { status: 500 } : undefined));
+    await tab.getByRole('row', { name: 'etc' }).waitFor();
+    isBroken = true;
+    await tab.evaluate(() => (location.hash += '/-/usr/lib/deep/er/needle.txt'));
+    await alert.getByText('The registry failed').waitFor({ timeout: 60_000 });
+    isBroken = false;
+    await alert.getByRole('button', { name: 'Try again' }).click();
+    await tab.getByText('found it').waitFor();
+    await close();
+});
+
 test('a registry that wants a password gets it from the person', async () => {
     const page = await startStatic();
     const right = `Basic ${Buffer.from('alice:pässword').toString('base64')}`;

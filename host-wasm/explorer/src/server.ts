@@ -2,8 +2,6 @@
 export interface Server {
     /** The path in front of `HOST/v2/…`; `null` where there is no proxy. */
     proxy: string | null;
-    /** Registries that the proxy asks; `*` for all. */
-    registries: string[] | '*';
     /** The image that `lazystar explore` was called with. */
     image: { name: string; registry: string; repository: string; reference: string } | null;
 }
@@ -11,7 +9,7 @@ export interface Server {
 export const server: Promise<Server> = ask();
 
 async function ask(): Promise<Server> {
-    const none: Server = { proxy: null, registries: '*', image: null };
+    const none: Server = { proxy: null, image: null };
     try {
         const response = await fetch(new URL('lazystar.json', document.baseURI));
         if (!response.ok || !/json/.test(response.headers.get('content-type') ?? '')) return none;

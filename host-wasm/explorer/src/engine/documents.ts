@@ -6,13 +6,7 @@ import { asProblem, engine, problem } from './problems';
 import type { Registry } from './registry';
 
 /** What the documents of an image say. */
-export interface Documents {
-    digest: string;
-    indexDigest: string | null;
-    offline: boolean;
-    platforms: Platform[];
-    platform: Platform;
-    created: string | null;
+export interface Documents extends Pick<OpenImage, 'digest' | 'indexDigest' | 'offline' | 'platforms' | 'platform' | 'created'> {
     configuration: Configuration;
     layers: Descriptor[];
 }

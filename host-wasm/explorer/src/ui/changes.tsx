@@ -8,9 +8,8 @@ import { pathLink } from './files';
 import { route } from './route';
 import { engine, problem } from './session';
 import { Failed } from './states';
-import { useWindow } from './window';
+import { ROW, useWindow } from './window';
 
-const ROW = 26;
 const all: Change[] = ['added', 'modified', 'metadata-only', 'duplicated', 'removed'];
 
 interface Line {
@@ -43,7 +42,7 @@ export function Changes() {
         return () => void (isLate = true);
     }, [current, view]);
     const shown = lines.value.filter(({ change }) => !hidden.value.has(change));
-    const { first, last, slot, onScroll } = useWindow(body, shown.length, ROW);
+    const { first, last, slot, onScroll } = useWindow(body, shown.length);
     if (view === 'merged') return <p class="empty">Choose a layer to see what it changes in the layers below it.</p>;
     if (failed.value) return <Failed problem={failed.value} />;
     const toggle = (change: Change): void => {

@@ -25,12 +25,17 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     try {
         const stream = asTar ? (await current.tar(view, row.path)).stream : await current.stream(view, row.path);
         const blob = await new Response(stream).blob();
-        const made = URL.createObjectURL(new Blob([blob], { type: 'application/octet-stream' }));
-        save(made, name);
-        setTimeout(() => URL.revokeObjectURL(made), 60_000);
+        saveContent(new Blob([blob], { type: 'application/octet-stream' }), name);
     } catch (thrown) {
         say(problem(thrown).message);
     }
+}
+
+/** Saves what is in memory. */
+export function saveContent(content: Blob, name: string): void {
+    const url = URL.createObjectURL(content);
+    save(url, name);
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 /** Without a name, which the service worker gives: Chromium asks it for nothing that is an anchor's `download`. */

@@ -1,4 +1,5 @@
 /** How much of what the layers store can be seen, and what is wasted on what. */
+import { saveContent } from './download';
 import { visible } from './escape';
 import { bytes, count, percent } from './format';
 import { pathLink } from './files';
@@ -16,12 +17,7 @@ export function EfficiencyPanel() {
     const wasted = stored - seen;
     const save = (): void => {
         const report = JSON.stringify({ digest: image.value?.digest, ...answer.value }, null, 2);
-        const url = URL.createObjectURL(new Blob([report], { type: 'application/json' }));
-        const anchor = document.createElement('a');
-        anchor.href = url;
-        anchor.download = 'efficiency.json';
-        anchor.click();
-        URL.revokeObjectURL(url);
+        saveContent(new Blob([report], { type: 'application/json' }), 'efficiency.json');
     };
     return (
         <div class="report">

@@ -9,10 +9,8 @@ import { go, link, route } from './route';
 import { engine, generation, image, problem, settling, sizes } from './session';
 import { canUnfold, Tree, type Node, type Order } from './tree';
 import { Failed, Waiting } from './states';
-import { useWindow } from './window';
+import { ROW, useWindow } from './window';
 import type { Problem } from '../api';
-
-export const ROW = 26;
 
 const columns: { order: Order | null; className: string; label: string }[] = [
     { order: 'name', className: 'name', label: 'Name' },
@@ -78,7 +76,7 @@ interface GridProps {
 function Grid({ tree, order, sort, cursor }: GridProps) {
     const list = tree.list.value;
     const body = useRef<HTMLDivElement>(null);
-    const { first, last, slot, onScroll, show, page } = useWindow(body, list.length, ROW);
+    const { first, last, slot, onScroll, show, page } = useWindow(body, list.length);
     const at = useMemo(() => Math.max(0, list.findIndex(({ row }) => row.path === cursor.value)), [list, cursor.value]);
     const typed = useRef({ text: '', at: 0 });
 

@@ -10,9 +10,7 @@ import { say } from './live';
 import { go, route } from './route';
 import { engine, generation, problem } from './session';
 import { Failed } from './states';
-import { useWindow } from './window';
-
-const ROW = 26;
+import { ROW, useWindow } from './window';
 
 export function Search() {
     const { query } = route.value;
@@ -78,7 +76,7 @@ export function Search() {
 function Results({ found }: { found: Found[] }) {
     const body = useRef<HTMLDivElement>(null);
     const cursor = useSignal(0);
-    const { first, last, slot, onScroll, show, page } = useWindow(body, found.length, ROW);
+    const { first, last, slot, onScroll, show, page } = useWindow(body, found.length);
     const at = Math.min(cursor.value, Math.max(0, found.length - 1));
     useEffect(() => show(at), [at]);
     const choose = (result: Found | undefined): void => {

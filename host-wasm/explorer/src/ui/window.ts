@@ -2,6 +2,8 @@
 import { useSignal, type Signal } from '@preact/signals';
 import { useLayoutEffect } from 'preact/hooks';
 
+/** Height of a row in pixels, as in style.css. */
+export const ROW = 26;
 const AROUND = 6;
 
 export interface Window {
@@ -17,11 +19,10 @@ export interface Window {
     page(): number;
 }
 
-/** @param height of each row in pixels */
-export function useWindow(body: { current: HTMLElement | null }, rows: number, height: number): Window {
+export function useWindow(body: { current: HTMLElement | null }, rows: number): Window {
     const top = useSignal(0);
     const size = useSignal(600);
-    const onScroll = (): void => set(top, Math.floor((body.current?.scrollTop ?? 0) / height));
+    const onScroll = (): void => set(top, Math.floor((body.current?.scrollTop ?? 0) / ROW));
     useLayoutEffect(() => {
         const element = body.current;
         if (!element) return;
@@ -30,7 +31,7 @@ export function useWindow(body: { current: HTMLElement | null }, rows: number, h
         onScroll();
         return () => observer.disconnect();
     }, [body.current]);
-    const fits = Math.ceil(size.value / height);
+    const fits = Math.ceil(size.value / ROW);
     const most = fits + 2 * AROUND + 8;
     // By steps, so that not every row scrolled means another rendering.
     const first = Math.max(0, Math.floor((top.value - AROUND) / 8) * 8);
@@ -43,9 +44,9 @@ export function useWindow(body: { current: HTMLElement | null }, rows: number, h
         show: (row) => {
             const element = body.current;
             if (!element) return;
-            const from = row * height;
+            const from = row * ROW;
             if (from < element.scrollTop) element.scrollTop = from;
-            else if (from + height > element.scrollTop + element.clientHeight) element.scrollTop = from + height - element.clientHeight;
+            else if (from + ROW > element.scrollTop + element.clientHeight) element.scrollTop = from + ROW - element.clientHeight;
         },
     };
 }

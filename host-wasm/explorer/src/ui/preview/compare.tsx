@@ -1,10 +1,11 @@
 /** Two layers' versions of a file, line by line. */
 import { structuredPatch } from 'diff';
+import type { Piece } from '../../api';
 import { visible, visibleContent } from '../escape';
 import { bytes } from '../format';
 import { usePromised } from '../promised';
 import { go, route } from '../route';
-import { engine, problem } from '../session';
+import { engine } from '../session';
 import { Failed, Waiting } from '../states';
 import { MOST_TEXT } from './content';
 import { decode, sniff } from './sniff';
@@ -62,15 +63,15 @@ interface Hunk {
 async function compared(path: string, from: number, to: number): Promise<Hunk[] | string> {
     const current = engine.peek();
     if (!current) throw new Error('the image was closed');
-    const [one, other] = await Promise.all([from, to].map((layer) => current.read(layer, path, 0, MOST_TEXT + 1)));
-    if (!one || !other) throw problem('nothing came');
+    const read = (layer: number) => current.read(layer, path, 0, MOST_TEXT + 1);
+    const [one, other] = await Promise.all([read(from), read(to)]);
     if (one.bytes.length > MOST_TEXT || other.bytes.length > MOST_TEXT) return `Files of more than ${bytes(MOST_TEXT)} are not compared line by line.`;
     const isText = [one, other].every(({ bytes }) => sniff(bytes, path, bytes.length).tabs.includes('text') || bytes.length === 0);
     const isSame = one.bytes.length === other.bytes.length && one.bytes.every((byte, at) => byte === other.bytes[at]);
     if (isSame) return 'Both have the same content: what differs is mode, owner, time or attributes.';
     if (!isText) return `The content differs (${bytes(one.bytes.length)}, ${bytes(other.bytes.length)}); it is not text.`;
-    const [before, after] = [one, other].map(({ bytes }) => decode(bytes, false).text);
-    const patch = structuredPatch(path, path, before ?? '', after ?? '', '', '', { context: 3, timeout: TIMEOUT });
+    const text = ({ bytes }: Piece): string => decode(bytes, false).text;
+    const patch = structuredPatch(path, path, text(one), text(other), '', '', { context: 3, timeout: TIMEOUT });
     return patch?.hunks ?? 'The files have so little in common that a comparison takes too long.';
 }
 

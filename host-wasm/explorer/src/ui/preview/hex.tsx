@@ -22,6 +22,7 @@ export function Hex({ row }: { row: Row }) {
     const fits = useSignal(30);
     const parts = useRef(new Map<number, Uint8Array | 'asked'>());
     const drawn = useSignal(0);
+    const settling = useRef(0);
     const failed = useSignal<Problem | null>(null);
 
     const lines = Math.ceil(size / WIDTH);
@@ -36,13 +37,18 @@ export function Hex({ row }: { row: Row }) {
         const observer = new ResizeObserver(() => (fits.value = Math.max(1, Math.floor(element.clientHeight / LINE))));
         observer.observe(element);
         element.scrollTop = isScaled ? (top.value / Math.max(1, last)) * hidden : top.value * LINE;
-        return () => observer.disconnect();
+        return () => {
+            observer.disconnect();
+            clearTimeout(settling.current);
+        };
     }, []);
 
     const onScroll = (): void => {
         const at = body.current?.scrollTop ?? 0;
         top.value = Math.min(last, isScaled ? Math.round((at / hidden) * last) : Math.floor(at / LINE));
-        settle(() => go({ offset: top.peek() * WIDTH, tab: 'hex' }, true));
+        // The address follows once the scrolling has stopped.
+        clearTimeout(settling.current);
+        settling.current = window.setTimeout(() => go({ offset: top.peek() * WIDTH, tab: 'hex' }, true), 300);
     };
     const jump = (to: number): void => {
         const line = Math.max(0, Math.min(last, Math.floor(to / WIDTH)));
@@ -116,12 +122,4 @@ export function Hex({ row }: { row: Row }) {
             </div>
         </>
     );
-}
-
-let timer = 0;
-
-/** Does the last of many things that follow one another. */
-function settle(then: () => void): void {
-    clearTimeout(timer);
-    timer = window.setTimeout(then, 300);
 }

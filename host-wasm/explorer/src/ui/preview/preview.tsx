@@ -1,5 +1,5 @@
 /** What is selected: a file in the way that fits its content, a directory, a link. */
-import { useComputed } from '@preact/signals';
+import { useComputed, useSignal } from '@preact/signals';
 import type { Row } from '../../api';
 import { download } from '../download';
 import { visible } from '../escape';
@@ -133,11 +133,12 @@ function File({ row }: { row: Row }) {
     const { view, path, tab: chosen } = route.value;
     const current = engine.value;
     const size = row.size ?? 0;
-    const head = usePromised(current ? () => current.read(view, path, 0, HEAD) : null, [current, view, path]);
+    const attempt = useSignal(0);
+    const head = usePromised(current ? () => current.read(view, path, 0, HEAD) : null, [current, view, path, attempt.value]);
     const rest = usePromised(current ? () => current.estimate(view, path, 0, size) : null, [current, view, path], meter.value?.fetched);
     const failed = failures.value.find((failure) => failure.path === path);
     if (head.problem) {
-        const again = (): void => go({ tab: chosen });
+        const again = (): void => void (attempt.value += 1);
         return head.problem.kind === 'digest-mismatch' || failed ? (
             <Failed problem={failed?.problem ?? head.problem} />
         ) : (
@@ -146,8 +147,7 @@ function File({ row }: { row: Row }) {
     }
     if (!head.value) return <Waiting what="Fetching the first bytes" />;
     const sniffed = sniff(head.value.bytes, row.name, size);
-    const versions: Tab[] = ['compare'];
-    const tabs = [...sniffed.tabs, ...versions];
+    const tabs: Tab[] = [...sniffed.tabs, 'compare'];
     const tab = chosen && tabs.includes(chosen) ? chosen : (tabs[0] ?? 'hex');
     return (
         <>
