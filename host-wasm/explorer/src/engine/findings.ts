@@ -1,5 +1,6 @@
 /** What is found out of the layers in the background, in slices: sizes of directories, content, changes. */
 import type { Change, Changes, View } from '../api';
+import { append } from './groups';
 import { dispose, type Entry } from './instance';
 import type { ImageLayer } from './layer';
 import { ancestors } from './paths';
@@ -111,9 +112,7 @@ export class Facts {
         const names = new Map<number, string[]>();
         for await (const { path, entry } of walk(layer.facts.index, trees)) {
             if (entry.kind.tag === 'directory' || entry.links < 2) continue;
-            const list = names.get(entry.id);
-            if (list) list.push(path);
-            else names.set(entry.id, [path]);
+            append(names, entry.id, path);
         }
         this.#names.set(layer.facts.index, names);
         return names;

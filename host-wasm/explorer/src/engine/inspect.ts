@@ -1,6 +1,7 @@
 /** What is shown of one object beside its row. */
 import type { Details, View } from '../api';
 import type { Facts } from './findings';
+import { append } from './groups';
 import { names } from './paths';
 import { engine } from './problems';
 import { ownerOf, owners, type Files } from './packages';
@@ -101,9 +102,7 @@ function files(trees: Trees): Files {
             const node = find(path);
             if (!node || node.entry.size === 0n) continue;
             const part = { file: node.entry.id, offset: 0, length: Number(node.entry.size), path };
-            const group = groups.get(node.layer);
-            if (group) group.push(part);
-            else groups.set(node.layer, [part]);
+            append(groups, node.layer, part);
         }
         for (const group of groups.values()) group.sort((one, other) => one.file - other.file);
         return groups;

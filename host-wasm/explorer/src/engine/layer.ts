@@ -377,5 +377,4 @@ export class ImageLayer {
             }),
         );
     }
-
 }

@@ -2,6 +2,7 @@
 import type { View } from '../api';
 import { concat } from './bytes';
 import { walk } from './findings';
+import { append } from './groups';
 import type { Entry } from './instance';
 import type { ImageLayer, Part } from './layer';
 import { base, names } from './paths';
@@ -94,7 +95,7 @@ async function* pieces(others: Plan['others'], files: File[], whiteouts: boolean
             left = Number(file.entry.size);
             return header({ ...plain(file.names[0] as string, file), type: '0', size: left });
         };
-        /** Headers of a file whose content is through, and of those after it that have none, up to the next with content. */
+        // Those without content need no reader.
         for (const file of group) if (file.entry.size === 0n) yield* [begin(file), ...links(file)];
         const content = parts.filter(({ length }) => length > 0);
         const full = group.filter(({ entry }) => entry.size > 0n);
@@ -162,11 +163,7 @@ function whole({ entry, path }: File): Part {
 
 function byLayer(files: File[]): Map<ImageLayer, File[]> {
     const map = new Map<ImageLayer, File[]>();
-    for (const file of files) {
-        const group = map.get(file.layer);
-        if (group) group.push(file);
-        else map.set(file.layer, [file]);
-    }
+    for (const file of files) append(map, file.layer, file);
     return map;
 }
 

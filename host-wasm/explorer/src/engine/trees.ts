@@ -1,5 +1,6 @@
 /** The trees of an image: of each layer alone, and of all together. */
 import type { Change, Page, Row, View } from '../api';
+import { append } from './groups';
 import { dispose, type Entry, type Located, type Root, type Rootfs } from './instance';
 import type { ImageLayer } from './layer';
 import { base, below, names, normal } from './paths';
@@ -203,9 +204,7 @@ export class Trees {
         const links = new Map<ImageLayer, Node[]>();
         for (const node of nodes) {
             if (node.entry.kind.tag !== 'symlink') continue;
-            const list = links.get(node.layer);
-            if (list) list.push(node);
-            else links.set(node.layer, [node]);
+            append(links, node.layer, node);
         }
         const targets = new Map<Node, string>();
         for (const [{ layer }, list] of links) {
