@@ -88,7 +88,7 @@ test('without a page that has the image open there is nothing to serve', async (
     const { tab, close } = await open();
     const answer = await tab.evaluate(async () => {
         const url = it.url('/etc/passwd');
-        it.close();
+        await it.close();
         const response = await fetch(url);
         return { status: response.status, text: await response.text() };
     });
@@ -176,10 +176,10 @@ test('the page opens without its server', async () => {
     const first = await tab.evaluate(async (name) => {
         const it = await lazystar.open(name);
         const text = new TextDecoder().decode(await it.read('/etc/passwd'));
-        it.close();
+        await it.close();
         return text;
     }, image);
-    own.close();
+    await own.close();
     await tab.reload();
     await tab.waitForFunction(() => 'lazystar' in window);
     const again = await tab.evaluate(async (name) => {

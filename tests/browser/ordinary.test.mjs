@@ -57,7 +57,7 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
     assert.ok(all.downloading >= 3);
     registry.forget();
     const again = await tab.evaluate(async (name) => {
-        it.close();
+        await it.close();
         window.it = await lazystar.open(name);
         return new TextDecoder().decode(await it.read('/srv/app.txt'));
     }, `${registry.host}/ordinary:plain`);
@@ -66,7 +66,7 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
     const cleared = await tab.evaluate(async (name) => {
         await lazystar.cache.clear();
         const problem = await it.read('/srv/app.txt').catch((error) => error.problem);
-        it.close();
+        await it.close();
         window.it = await lazystar.open(name);
         return { problem, state: await it.readdir('/', { view: 2 }).catch((error) => error.problem.kind) };
     }, `${registry.host}/ordinary:plain`);
@@ -99,7 +99,7 @@ test('a download that is not what its digest says is thrown away', async () => {
     const problem = await tab.evaluate(async (name) => {
         // The documents are blobs, too: they are in the cache already.
         const it = await lazystar.open(name[0]);
-        it.close();
+        await it.close();
         const other = await lazystar.open(name[1]);
         return other.download(2).catch((error) => error.problem);
     }, [`${registry.host}/ordinary:plain`, `${faulty.host}/ordinary:plain`]);

@@ -120,7 +120,7 @@ test('the second time nothing is fetched but the tag, and without the registry n
             const text = new TextDecoder().decode(await it.read('/usr/lib/deep/er/needle.txt'));
             const part = Array.from(await it.read('/big.bin', { offset: 8_000_000, length: 50 }));
             const meter = await it.meter();
-            it.close();
+            await it.close();
             return { names, text, part, meter, offline: it.facts.offline };
         }, name);
     const first = await look();
@@ -144,7 +144,7 @@ test('what is kept and no longer right is fetched again', async () => {
             const it = await lazystar.open(name);
             const text = new TextDecoder().decode(await it.read('/usr/lib/deep/er/needle.txt'));
             const facts = await it.stat('/big.bin');
-            it.close();
+            await it.close();
             return { text, size: facts.size };
         }, name);
     await look();
@@ -202,7 +202,7 @@ test('where there is no room, what was not used for the longest time goes', asyn
             const it = await lazystar.open(name);
             const { length } = await it.read('/noise');
             const { fetched } = await it.meter();
-            it.close();
+            await it.close();
             await new Promise((done) => setTimeout(done, 600));
             return { length, fetched, ...(await lazystar.cache.facts()) };
         }, name);

@@ -5,7 +5,7 @@
  * const image = await lazystar.open('docker.io/library/golang:1.25');
  * new TextDecoder().decode(await image.read('/etc/os-release'));
  * for (const { name, size } of await image.readdir('/usr/bin')) console.log(name, size);
- * image.close();
+ * await image.close();
  * ```
  *
  * `lazystar.image` is the image that the page shows, or `null`. Every call may throw an `ApiError`, whose `problem` says
@@ -46,9 +46,9 @@ export class VirtualImage {
     readonly digest: string;
     /** All that the engine can do. Callbacks have to be comlink proxies. */
     readonly engine: Remote<ImageEngine>;
-    readonly #close: () => void;
+    readonly #close: () => Promise<void>;
 
-    constructor({ place, digest, engine }: Shown, close: () => void) {
+    constructor({ place, digest, engine }: Shown, close: () => Promise<void>) {
         this.place = place;
         this.digest = digest;
         this.engine = engine;
@@ -134,10 +134,10 @@ export class VirtualImage {
         return this.engine.meter();
     }
 
-    /** Ends the engine, if this image was opened here. */
-    close(): void {
-        this.#close();
+    /** Ends the engine, if this image was opened here, after it wrote what is to be kept. */
+    async close(): Promise<void> {
         opened.delete(this);
+        await this.#close();
     }
 }
 
@@ -174,7 +174,7 @@ export function registerServiceWorker(): Promise<void> {
 /** Makes the image that the page shows `lazystar.image`; `null` when it shows none. */
 export function publish(shown: Shown | null): void {
     if (lazystar.image) opened.delete(lazystar.image);
-    lazystar.image = shown && new VirtualImage(shown, () => undefined);
+    lazystar.image = shown && new VirtualImage(shown, async () => undefined);
     if (lazystar.image) opened.add(lazystar.image);
 }
 
@@ -191,7 +191,7 @@ const lazystar: Lazystar = {
             opened.add(virtual);
             return Object.assign(virtual, { facts });
         } catch (thrown) {
-            close();
+            void close();
             throw thrown;
         }
     },

@@ -21,7 +21,7 @@ export class Store {
     private constructor(packs: Packs | null) {
         this.#packs = packs;
         onClearing(() => {
-            this.#packs?.close();
+            this.#packs?.clear();
             this.#memory.clear();
             this.#used = 0;
         });
@@ -55,9 +55,9 @@ export class Store {
         }
     }
 
-    /** Writes what is not written yet. */
-    flush(): void {
-        this.#packs?.flush();
+    /** Writes what is not written yet, and lets others have the files. */
+    async close(): Promise<void> {
+        await this.#packs?.close();
     }
 
     forget(key: string): void {

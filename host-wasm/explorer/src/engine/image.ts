@@ -44,8 +44,8 @@ export class Image implements ImageEngine {
     }
 
     /** Writes what is to be kept; before the worker ends. */
-    close(): void {
-        this.#opened?.context.store.flush();
+    async close(): Promise<void> {
+        await this.#opened?.context.store.close();
     }
 
     #image(): Opened {

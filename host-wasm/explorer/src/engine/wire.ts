@@ -3,7 +3,7 @@ import { transferHandlers, type TransferHandler } from 'comlink';
 import { ApiError, type Problem } from '../api';
 import { asProblem } from './problems';
 
-/** What the page says when it needs a worker no longer. */
+/** What the page says when it needs a worker no longer, and the worker when all is written. */
 export const CLOSE = 'close';
 
 interface Thrown {

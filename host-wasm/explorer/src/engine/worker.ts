@@ -8,6 +8,8 @@ const image = new Image();
 expose(image);
 addEventListener('message', ({ data }) => {
     if (data !== CLOSE) return;
-    image.close();
-    close();
+    void image.close().finally(() => {
+        postMessage(CLOSE);
+        close();
+    });
 });

@@ -53,7 +53,7 @@ export function retry(authorization?: string): void {
 
 async function open(next: Route, authorization?: string): Promise<void> {
     shown = key(next);
-    running?.close();
+    void running?.close();
     running = null;
     batch(() => {
         engine.value = image.value = meter.value = refused.value = null;
