@@ -135,10 +135,10 @@ test('what was seen is there without any server', async () => {
 test('an address that is no image', async () => {
     const { tab, close } = await visit(explorer.url);
     await tab.getByRole('textbox', { name: 'Image' }).fill('UPPER CASE');
-    await tab.getByRole('button', { name: 'Open' }).click();
+    await tab.getByRole('button', { name: 'Open', exact: true }).click();
     await tab.getByRole('alert').getByText('This is no image').waitFor();
     await tab.getByRole('textbox', { name: 'Image' }).fill(`${registry.host}/failures:lazy`);
-    await tab.getByRole('button', { name: 'Open' }).click();
+    await tab.getByRole('button', { name: 'Open', exact: true }).click();
     await tab.getByRole('row', { name: 'etc' }).waitFor();
     await tab.getByRole('link', { name: 'first page' }).click();
     await tab.getByRole('link', { name: `${registry.host}/failures:lazy` }).waitFor();

@@ -37,6 +37,25 @@ export function startStatic() {
     return listen(serveFile);
 }
 
+/** A web server for the files below a directory. `log` has its requests; `cors` and `ranges` can be switched off. */
+export async function startFiles(root) {
+    const state = { log: [], cors: true, ranges: true };
+    const server = await listen((incoming, outgoing) => {
+        const file = join(root, normalize(decodeURIComponent(new URL(incoming.url, 'http://host').pathname)));
+        const allow = state.cors ? { 'access-control-allow-origin': '*' } : {};
+        const entry = { method: incoming.method, path: incoming.url, range: incoming.headers.range, sent: 0 };
+        state.log.push(entry);
+        if (!existsSync(file) || !statSync(file).isFile()) return outgoing.writeHead(404, allow).end();
+        const { size } = statSync(file);
+        const [, start, end] = (state.ranges && /^bytes=(\d+)-(\d+)$/.exec(entry.range ?? '')) || [];
+        const [from, to] = start ? [Number(start), Math.min(Number(end), size - 1)] : [0, size - 1];
+        entry.sent = to - from + 1;
+        outgoing.writeHead(start ? 206 : 200, { ...allow, 'content-length': entry.sent, ...(start ? { 'content-range': `bytes ${from}-${to}/${size}` } : {}) });
+        createReadStream(file, { start: from, end: to }).pipe(outgoing);
+    });
+    return Object.assign(state, server);
+}
+
 /** Passes a request on. `change` may alter headers and body of the answer. */
 export function pass(incoming, outgoing, host, path, change = (answer) => answer) {
     const headers = { ...incoming.headers, host };

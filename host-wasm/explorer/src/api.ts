@@ -4,12 +4,16 @@
  * since 1970.
  */
 
-/** Where an image is. */
+/** Where an image is: in a registry, in an OCI layout on a web server, or in a file of this computer. */
 export interface Place {
-    /** The host as references name it, such as `docker.io` or `127.0.0.1:5000`. */
+    /**
+     * The host as references name it, such as `docker.io` or `127.0.0.1:5000`. Of a layout the URL of the directory that it
+     * is in; of a file `file:`.
+     */
     registry: string;
+    /** Of a layout the name of its directory, `.` at the top of a server; of a file its name. */
     repository: string;
-    /** A tag or a digest. */
+    /** A tag or a digest; of layouts and files empty for the first image. */
     reference: string;
 }
 
@@ -19,6 +23,8 @@ export interface Access {
     proxy: string | null;
     /** `Basic` credentials for the registry, in direct mode only. */
     authorization?: string;
+    /** The file, of a place that is one. */
+    file?: File;
 }
 
 /** How far bytes can be trusted, as the engine says it. */
@@ -196,6 +202,7 @@ export interface Problem {
         | 'unsupported'
         | 'limit-exceeded'
         | 'wrong-kind'
+        | 'file'
         | 'internal';
     /** What happened, whose fault it is, what to do. */
     message: string;

@@ -16,7 +16,7 @@ import { ApiError, type Access, type CacheFacts, type Details, type Events, type
 import { cacheFacts, clearCache } from './engine/cache';
 import { startEngine } from './engine/client';
 import { startService } from './fs-service';
-import { parseReference } from './reference';
+import { parseReference, placeOf } from './reference';
 import { server } from './server';
 
 /** How to open an image. */
@@ -150,8 +150,8 @@ export interface Shown {
 
 /** `window.lazystar`. */
 export interface Lazystar {
-    /** Opens an image in an engine of its own. */
-    open(image: string | Place, options?: OpenOptions): Promise<VirtualImage & { facts: OpenImage }>;
+    /** Opens an image in an engine of its own; a file is an archive of images or a layer. */
+    open(image: string | Place | File, options?: OpenOptions): Promise<VirtualImage & { facts: OpenImage }>;
     /** What the page shows. */
     image: VirtualImage | null;
     /** What the browser keeps of all images. */
@@ -180,10 +180,11 @@ export function publish(shown: Shown | null): void {
 
 const lazystar: Lazystar = {
     async open(image, options = {}) {
-        const place = typeof image === 'string' ? parseReference(image) : image;
+        const file = image instanceof File ? image : null;
+        const place = typeof image === 'string' ? parseReference(image) : image instanceof File ? placeOf(image) : image;
         if (!place) throw new ApiError({ kind: 'not-found', message: `${String(image)} is no name of an image.` });
         const { platform = null, authorization, onEvent = () => undefined } = options;
-        const access: Access = { proxy: options.proxy === undefined ? (await server).proxy : options.proxy, ...(authorization ? { authorization } : {}) };
+        const access: Access = { proxy: options.proxy === undefined ? (await server).proxy : options.proxy, ...(authorization ? { authorization } : {}), ...(file ? { file } : {}) };
         const { engine, close } = startEngine();
         try {
             const facts = await engine.open(place, access, platform, proxy(onEvent));

@@ -8,3 +8,8 @@ export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece)
     }
     return all;
 }
+
+/** A SHA-256 as digests are written. */
+export function asDigest(sum: Uint8Array): string {
+    return `sha256:${Array.from(sum, (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+}

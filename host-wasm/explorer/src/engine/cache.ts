@@ -35,6 +35,11 @@ export class Store {
         }
     }
 
+    /** One that lasts as long as the worker. */
+    static brief(): Store {
+        return new Store(null);
+    }
+
     has(key: string): boolean {
         return this.#packs ? this.#packs.has(key) : this.#memory.has(key);
     }
@@ -77,6 +82,7 @@ export class Store {
     }
 
     async setTag(name: string, digest: string): Promise<void> {
+        if (!this.#packs) return;
         try {
             const file = await (await folder(TAGS)).getFileHandle(fileName(name), { create: true });
             const handle = await file.createSyncAccessHandle();

@@ -3,7 +3,7 @@ import type { OpenImage, Place, Platform } from '../api';
 import type { Store } from './cache';
 import type { Configuration, Descriptor, Root } from './instance';
 import { asProblem, engine, problem } from './problems';
-import type { Registry } from './registry';
+import type { Source } from './source';
 
 /** What the documents of an image say. */
 export interface Documents extends Pick<OpenImage, 'digest' | 'indexDigest' | 'offline' | 'platforms' | 'platform' | 'created'> {
@@ -14,15 +14,15 @@ export interface Documents extends Pick<OpenImage, 'digest' | 'indexDigest' | 'o
 /** Reads documents, from the registry or as they were kept. */
 export class Library {
     readonly #root: Root;
-    readonly #registry: Registry;
+    readonly #source: Source;
     readonly #store: Store;
     readonly #place: Place;
     /** Whether something could only be had from what was kept. */
     offline = false;
 
-    constructor(root: Root, registry: Registry, store: Store, place: Place) {
+    constructor(root: Root, source: Source, store: Store, place: Place) {
         this.#root = root;
-        this.#registry = registry;
+        this.#source = source;
         this.#store = store;
         this.#place = place;
     }
@@ -52,7 +52,7 @@ export class Library {
         }
         if (parsed.tag !== 'manifest') throw problem('unsupported', 'The image is an index in an index, which nothing can run.');
         const { config, layers } = parsed.val;
-        const configBytes = await this.#kept(config.digest, () => this.#registry.blob(config.digest));
+        const configBytes = await this.#kept(config.digest, () => this.#source.blob(config.digest));
         const configuration = engine(() => oci.parseConfiguration(configBytes, config.digest), { path: `configuration ${config.digest}` });
         chosen ??= { ...configuration.platform, digest, size: bytes.length };
         if (platforms.length === 0) platforms = [chosen];
@@ -80,7 +80,7 @@ export class Library {
     async tagged(tag: string): Promise<{ bytes: Uint8Array; digest: string }> {
         const name = `${this.#place.registry}/${this.#place.repository}:${tag}`;
         try {
-            const bytes = await this.#registry.document(tag);
+            const bytes = await this.#source.document(tag);
             const digest = this.#root.oci.digestOf(bytes);
             await this.#store.put(digest, bytes);
             await this.#store.setTag(name, digest);
@@ -97,12 +97,12 @@ export class Library {
 
     /** The index or manifest with this digest; the engine checks it when it is parsed. */
     document(digest: string): Promise<Uint8Array> {
-        return this.#kept(digest, () => this.#registry.document(digest));
+        return this.#kept(digest, () => this.#source.document(digest));
     }
 
     /** A small blob, checked. */
     blob(digest: string, most: number): Promise<Uint8Array> {
-        return this.#kept(digest, () => this.#registry.blob(digest, most));
+        return this.#kept(digest, () => this.#source.blob(digest, most));
     }
 
     async #kept(digest: string, fetch: () => Promise<Uint8Array>): Promise<Uint8Array> {

@@ -11,8 +11,8 @@ import { instance } from './instance';
 import { ImageLayer, type Context } from './layer';
 import { Meters } from './meter';
 import { problem } from './problems';
-import { Registry } from './registry';
 import { search } from './search';
+import { source as sourceOf } from './source';
 import { streamed } from './streams';
 import { plan, write } from './tar';
 import { TocImage } from './toc-image';
@@ -29,12 +29,12 @@ export class Image implements ImageEngine {
     async open(place: Place, access: Access, platform: string | null, onEvent: (event: Events) => void): Promise<OpenImage> {
         if (this.#opened) throw problem('internal', 'This engine has opened an image already.');
         const meter = new Meters((now) => onEvent({ type: 'meter', meter: now }));
-        const registry = new Registry(place, access, meter);
-        const [root, store] = await Promise.all([instance(), Store.open()]);
-        const library = new Library(root, registry, store, place);
+        // What is on this computer already is not kept once more.
+        const [root, store, source] = await Promise.all([instance(), access.file ? Store.brief() : Store.open(), sourceOf(place, access, meter)]);
+        const library = new Library(root, source, store, place);
         const documents = await library.read(platform);
         const tocs = new TocImage(root, library, place);
-        const context: Context = { root, registry, store, meter, tell: onEvent, externalToc: (digest) => tocs.toc(digest) };
+        const context: Context = { root, source, store, meter, tell: onEvent, externalToc: (digest) => tocs.toc(digest) };
         const made = commands(documents);
         const layers = documents.layers.map((descriptor, index) => new ImageLayer(context, descriptor, index, made[index] ?? ''));
         meter.layers(layers.map(({ facts: { size } }) => size));
@@ -139,7 +139,7 @@ export class Image implements ImageEngine {
     }
 
     tags(): Promise<string[]> {
-        return this.#image().context.registry.tags();
+        return this.#image().context.source.tags();
     }
 
     async meter(): Promise<Meter> {

@@ -8,16 +8,16 @@ import type { Meters } from './meter';
 import { LocalContent } from './local';
 import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
-import type { Registry } from './registry';
 import { pack, unpack, type Segment } from './segments';
 import { Slices } from './slices';
+import type { Source } from './source';
 
 const PROGRESS_MS = 100;
 
 /** What layers share. */
 export interface Context {
     root: Root;
-    registry: Registry;
+    source: Source;
     store: Store;
     meter: Meters;
     tell: (event: Events) => void;
@@ -113,13 +113,13 @@ export class ImageLayer {
     async #download(): Promise<void> {
         await this.open(true);
         if (this.#layer) return;
-        const { root, registry, meter } = this.#context;
+        const { root, source, meter } = this.#context;
         const { index, size, problem: before } = this.facts;
         this.told({ state: 'downloading', progress: 0, problem: null });
         let told = performance.now();
         try {
             this.#useLocal(
-                await download(root, registry, this.descriptor, (progress) => {
+                await download(root, source, this.descriptor, (progress) => {
                     if (performance.now() - told < PROGRESS_MS) return;
                     told = performance.now();
                     this.told({ progress });
@@ -234,10 +234,10 @@ export class ImageLayer {
     }
 
     async #fetch(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
-        const { registry, meter } = this.#context;
+        const { source, meter } = this.#context;
         const key = `${offset} ${length}`;
         // What is on its way already is not fetched twice; what may be aborted is not shared.
-        const fetching = this.#fetching.get(key) ?? registry.range(this.descriptor.digest, offset, length, signal);
+        const fetching = this.#fetching.get(key) ?? source.range(this.descriptor.digest, offset, length, signal);
         if (!signal && !this.#fetching.has(key)) {
             this.#fetching.set(key, fetching);
             fetching.finally(() => this.#fetching.delete(key)).catch(() => undefined);
@@ -346,7 +346,7 @@ export class ImageLayer {
         }
     }
 
-    /** Brings what a reader needs: from what was kept first, then from the registry. */
+    /** Brings what a reader needs: from what was kept first, then from where the image is. */
     async #bring(reader: Reader, needs: { blobRange: ByteRange; chunks: string[] }[], fresh: Set<string>, signal?: AbortSignal): Promise<void> {
         const { store, meter } = this.#context;
         let brought = false;

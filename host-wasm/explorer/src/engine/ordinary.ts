@@ -1,11 +1,11 @@
 /** Downloads ordinary layers: checks the digest of the blob, decompresses it, and makes a table of contents of its tar. */
 import { sha256 } from '@noble/hashes/sha2.js';
 import { Decompress } from 'fzstd';
-import { concat } from './bytes';
+import { asDigest, concat } from './bytes';
 import type { Descriptor, Layer, Root } from './instance';
 import { LocalContent } from './local';
 import { asProblem, engine, problem } from './problems';
-import type { Registry } from './registry';
+import type { Source } from './source';
 import { TarReader, type Header } from './untar';
 
 /** Footer of a lazy layer whose table of contents is elsewhere. */
@@ -42,7 +42,7 @@ export function open(root: Root, descriptor: Descriptor, size: number, toc: Uint
 }
 
 /** Downloads a layer. `progress` hears of bytes of the blob. */
-export function download(root: Root, registry: Registry, descriptor: Descriptor, progress: (bytes: number) => void): Promise<{ content: LocalContent; toc: Uint8Array }> {
+export function download(root: Root, source: Source, descriptor: Descriptor, progress: (bytes: number) => void): Promise<{ content: LocalContent; toc: Uint8Array }> {
     const { digest } = descriptor;
     if (!digest.startsWith('sha256:')) throw problem('unsupported', `The digest ${digest} cannot be checked here: only those of SHA-256 can.`);
     return LocalContent.make(digest, async (append) => {
@@ -50,13 +50,13 @@ export function download(root: Root, registry: Registry, descriptor: Descriptor,
         const hash = sha256.create();
         const unpacking = new Unpacking(index);
         let done = 0;
-        await registry.download(digest, async (piece) => {
+        await source.download(digest, async (piece) => {
             hash.update(piece);
             done += piece.length;
             progress(done);
             await unpacking.push(piece);
         });
-        const actual = `sha256:${Array.from(hash.digest(), (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+        const actual = asDigest(hash.digest());
         if (actual !== digest) {
             throw problem('digest-mismatch', `The layer is not what the image promises: ${actual} came instead of ${digest}. The bytes were thrown away.`, { expected: digest, actual });
         }

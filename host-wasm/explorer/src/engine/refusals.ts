@@ -18,25 +18,34 @@ const LONGEST_TEXT = 400;
 
 /** Why a request got no answer at all. `registry` is the URL of its API, `null` where the server of this page was asked. */
 export async function unanswered(place: Place, registry: string | null): Promise<ApiError> {
-    if (navigator.onLine === false) {
-        return problem('offline', 'This computer is not connected to a network. What was looked at before can still be opened.');
-    }
+    if (navigator.onLine === false) return offline();
     if (registry === null) {
         return problem('unreachable', 'The server of this page does not answer. Is `lazystar explore` still running?');
     }
-    if (location.protocol === 'https:' && registry.startsWith('http:')) {
-        return problem('unreachable', `${place.registry} is reached without encryption, which browsers do not allow pages that are encrypted themselves. \`lazystar explore\` can reach it.`);
+    return unread(
+        place.registry,
+        registry,
+        (host) => `${host} answers, but does not allow web pages to read what it says (CORS). \`lazystar explore\` can read it without that. Whoever runs the registry can allow it; for Docker's registry (distribution), with this in its configuration:\n\n${CONFIGURATION}\n\nAn anonymous registry needs no more. One that wants tokens also has to answer requests of method OPTIONS without them.`,
+    );
+}
+
+/** Why a page got nothing from a URL that it asked itself. `forbidden` says what to do when pages may not read it. */
+export async function unread(host: string, url: string, forbidden: (host: string) => string): Promise<ApiError> {
+    if (navigator.onLine === false) return offline();
+    if (location.protocol === 'https:' && url.startsWith('http:')) {
+        return problem('unreachable', `${host} is reached without encryption, which browsers do not allow pages that are encrypted themselves. \`lazystar explore\` can reach it.`);
     }
     try {
         // An answer that the page may not see: enough to know that somebody is there.
-        await fetch(registry, { mode: 'no-cors', credentials: 'omit', cache: 'no-store', signal: AbortSignal.timeout(PROBE_MS) });
+        await fetch(url, { mode: 'no-cors', credentials: 'omit', cache: 'no-store', signal: AbortSignal.timeout(PROBE_MS) });
     } catch {
-        return problem('unreachable', `${place.registry} does not answer. Check its name, and whether this computer can reach it.`);
+        return problem('unreachable', `${host} does not answer. Check its name, and whether this computer can reach it.`);
     }
-    return problem(
-        'cors',
-        `${place.registry} answers, but does not allow web pages to read what it says (CORS). \`lazystar explore\` can read it without that. Whoever runs the registry can allow it; for Docker's registry (distribution), with this in its configuration:\n\n${CONFIGURATION}\n\nAn anonymous registry needs no more. One that wants tokens also has to answer requests of method OPTIONS without them.`,
-    );
+    return problem('cors', forbidden(host));
+}
+
+function offline(): ApiError {
+    return problem('offline', 'This computer is not connected to a network. What was looked at before can still be opened.');
 }
 
 /** What the body of a refusal says. */

@@ -29,7 +29,7 @@ const utf8 = new TextDecoder();
 export class TarReader {
     #pending: Uint8Array = new Uint8Array();
     #at = 0;
-    #body: { left: number; padding: number; take: (bytes: Uint8Array) => void } | null = null;
+    #body: { left: number; padding: number; take: (bytes: Uint8Array) => void; isContent: boolean } | null = null;
     #pax = new Map<string, Uint8Array>();
     #global = new Map<string, Uint8Array>();
     #long: { name?: string; target?: string } = {};
@@ -71,6 +71,21 @@ export class TarReader {
         this.#pending = this.#ended ? new Uint8Array() : bytes.slice(at);
     }
 
+    /** Leaves out what is left of the content of a file, and says how many bytes that is: they are not to be pushed. */
+    skip(): number {
+        const body = this.#body;
+        if (!body?.isContent) return 0;
+        const skipped = body.left;
+        this.#at += skipped;
+        body.left = 0;
+        return skipped;
+    }
+
+    /** Whether the end of the tar was seen. */
+    get isOver(): boolean {
+        return this.#ended;
+    }
+
     /** To be called after the last piece. */
     end(): void {
         if (this.#pending.length > 0 || (this.#body && this.#body.left > 0)) throw malformed('it is cut short');
@@ -97,7 +112,7 @@ export class TarReader {
                 else if (type === 'g') for (const [key, value] of records(all)) this.#global.set(key, value);
                 else this.#long[type === 'L' ? 'name' : 'target'] = text(all);
             };
-            this.#body = { left: size, padding, take };
+            this.#body = { left: size, padding, take, isContent: false };
             return;
         }
         const pax = new Map([...this.#global, ...this.#pax]);
@@ -132,7 +147,7 @@ export class TarReader {
         this.#long = {};
         const take = this.#begin(header);
         const left = isFile ? real : 0;
-        this.#body = { left, padding: (BLOCK - (left % BLOCK)) % BLOCK, take };
+        this.#body = { left, padding: (BLOCK - (left % BLOCK)) % BLOCK, take, isContent: true };
     }
 }
 

@@ -12,12 +12,14 @@ import { Layers } from './layers';
 import { announcement } from './live';
 import { MeterBar } from './meter';
 import { Landing, OpenForm, Platforms, Tags } from './open';
+import { DropHint } from './open-file';
 import { Preview } from './preview/preview';
 import { go, link, route, type Panel } from './route';
 import { Search } from './search';
 import { failures, opening, refused, retry } from './session';
 import { Failed, Waiting } from './states';
 import { change, theme } from './theme';
+import { isFile, title } from '../reference';
 
 const panels: [Panel, string][] = [
     ['files', 'Files'],
@@ -57,22 +59,23 @@ export function App() {
                     ?
                 </button>
             </header>
-            {place ? <Opened title={`${place.registry}/${place.repository}`} /> : <Landing />}
+            {place ? <Opened title={title(place)} isLocal={isFile(place)} /> : <Landing />}
             <div class="heard" aria-live="polite">
                 {visible(announcement.value)}
             </div>
             <Help />
+            <DropHint />
         </>
     );
 }
 
-function Opened({ title }: { title: string }) {
+function Opened({ title, isLocal }: { title: string; isLocal: boolean }) {
     const heading = <h1 class="heard">{visible(title)}</h1>;
     if (refused.value) {
         return (
             <main id="main" class="refused">
                 {heading}
-                <Failed problem={refused.value} {...(refused.value.kind === 'unauthorized' ? {} : { again: retry })} />
+                <Failed problem={refused.value} {...(['unauthorized', 'file'].includes(refused.value.kind) ? {} : { again: retry })} />
             </main>
         );
     }
@@ -80,7 +83,7 @@ function Opened({ title }: { title: string }) {
         return (
             <main id="main" class="refused">
                 {heading}
-                <Waiting what="Asking the registry" />
+                <Waiting what={isLocal ? 'Reading the file' : 'Asking for the image'} />
             </main>
         );
     }

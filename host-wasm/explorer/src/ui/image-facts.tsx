@@ -1,5 +1,6 @@
 /** What manifest and configuration say, and how other tools are told about this image. */
 import type { ComponentChildren } from 'preact';
+import { isFile, isLayout, title } from '../reference';
 import { visible } from './escape';
 import { Kept } from './kept';
 import { say } from './live';
@@ -13,7 +14,7 @@ export function ImageFacts() {
     const pinned = `${place.registry}/${place.repository}@${opened.indexDigest ?? opened.digest}`;
     const list = (words: string[]): string => words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
     const facts: [string, ComponentChildren][] = [
-        ['Image', <code>{`${place.registry}/${place.repository}${route.value.tag ? `:${route.value.tag}` : ''}`}</code>],
+        ['Image', <code>{`${title(place)}${route.value.tag ? `:${route.value.tag}` : ''}`}</code>],
         ['Manifest', <code>{opened.digest}</code>],
         ...(opened.indexDigest ? [['Index', <code>{opened.indexDigest}</code>] as [string, ComponentChildren]] : []),
         ['Platform', platformName(opened.platform)],
@@ -47,17 +48,21 @@ export function ImageFacts() {
                     </ol>
                 </>
             )}
-            <h2>The same with other tools</h2>
-            <ul class="commands">
-                {[`lazystar mount ${pinned} /mnt`, `crane export ${pinned} - | tar -tv`, `docker pull ${pinned}`].map((command) => (
-                    <li key={command}>
-                        <code>{command}</code>{' '}
-                        <button type="button" onClick={() => void navigator.clipboard?.writeText(command).then(() => say('Copied'))} aria-label={`Copy ${command.split(' ', 2).join(' ')}`}>
-                            Copy
-                        </button>
-                    </li>
-                ))}
-            </ul>
+            {!isFile(place) && !isLayout(place) && (
+                <>
+                    <h2>The same with other tools</h2>
+                    <ul class="commands">
+                        {[`lazystar mount ${pinned} /mnt`, `crane export ${pinned} - | tar -tv`, `docker pull ${pinned}`].map((command) => (
+                            <li key={command}>
+                                <code>{command}</code>{' '}
+                                <button type="button" onClick={() => void navigator.clipboard?.writeText(command).then(() => say('Copied'))} aria-label={`Copy ${command.split(' ', 2).join(' ')}`}>
+                                    Copy
+                                </button>
+                            </li>
+                        ))}
+                    </ul>
+                </>
+            )}
             <Kept />
         </div>
     );

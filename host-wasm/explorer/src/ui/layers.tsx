@@ -6,7 +6,8 @@ import { bytes, count, counted, percent, short } from './format';
 import { visible } from './escape';
 import { say } from './live';
 import { go, link, route } from './route';
-import { engine, layers, meter, problem } from './session';
+import { isFile } from '../reference';
+import { engine, image, layers, meter, problem } from './session';
 import { Badge } from './trust';
 
 export function Layers() {
@@ -100,7 +101,7 @@ function State({ layer }: { layer: LayerFacts }) {
                 <span class="state">
                     <span class="why">Not lazy: it has no table of contents.</span>
                     <button type="button" onClick={start}>
-                        Download and index ({bytes(layer.size)})
+                        {image.value && isFile(image.value.place) ? 'Read' : 'Download'} and index ({bytes(layer.size)})
                     </button>
                 </span>
             );

@@ -2,6 +2,7 @@ import { render } from 'preact';
 import { registerServiceWorker } from '../vfs';
 import { App } from './app';
 import { listen } from './keys';
+import { listenForFiles } from './local-files';
 import { follow } from './session';
 import './style.css';
 
@@ -9,4 +10,5 @@ const page = document.getElementById('page');
 if (page) render(<App />, page);
 listen();
 follow();
+listenForFiles();
 registerServiceWorker();

@@ -1,4 +1,5 @@
 /** What looking at the image has cost so far. */
+import { isFile } from '../reference';
 import { bytes, counted, percent } from './format';
 import { image, meter, openLayers } from './session';
 
@@ -6,6 +7,13 @@ export function MeterBar() {
     const now = meter.value;
     if (!now || !image.value) return null;
     const { fetched, cached, total, requests } = now;
+    if (isFile(image.value.place)) {
+        return (
+            <footer class="meter" aria-label="Bytes transferred">
+                <span>A file of this computer: no network is used. Links to it are good for as long as this page is open.</span>
+            </footer>
+        );
+    }
     return (
         <footer class="meter" aria-label="Bytes transferred">
             <span>

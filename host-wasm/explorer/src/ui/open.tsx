@@ -4,17 +4,24 @@ import { useEffect } from 'preact/hooks';
 import { visible } from './escape';
 import { platformName } from './image-facts';
 import { Kept } from './kept';
+import { OpenFile } from './open-file';
 import { usePromised } from './promised';
 import { forget, recent } from './recent';
 import { format, go, route, start, typed } from './route';
+import type { Place } from '../api';
+import { title } from '../reference';
 import { server } from '../server';
 import { engine, image } from './session';
+
+function named(place: Place, tag: string | null, digest = place.reference): string {
+    return `${title(place)}${tag ? `:${tag}` : digest && `@${digest}`}`;
+}
 
 /** What is written for an image by hand. */
 function name(): string {
     const { place, tag } = route.value;
     if (!place) return '';
-    return `${place.registry}/${place.repository}${tag ? `:${tag}` : `@${place.reference}`}`;
+    return named(place, tag);
 }
 
 export function OpenForm({ isBig = false }: { isBig?: boolean }) {
@@ -25,7 +32,7 @@ export function OpenForm({ isBig = false }: { isBig?: boolean }) {
     const submit = (event: SubmitEvent): void => {
         event.preventDefault();
         const found = typed(text.value);
-        error.value = found ? '' : 'This is no image: HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:DIGEST.';
+        error.value = found ? '' : 'This is no image: HOST/REPOSITORY:TAG, HOST/REPOSITORY@sha256:DIGEST, or the URL of an OCI layout.';
         if (found) go({ ...start, ...found });
     };
     return (
@@ -42,6 +49,7 @@ export function OpenForm({ isBig = false }: { isBig?: boolean }) {
                 autocomplete="off"
             />
             <button type="submit">Open</button>
+            <OpenFile />
             {error.value && (
                 <p class="error" id="open-error" role="alert">
                     {error.value}
@@ -99,7 +107,8 @@ export function Landing() {
             <h1>Look inside a container image</h1>
             <p>
                 Files, layers and what they changed, straight from the registry. Only what you look at is fetched, and every
-                byte is checked against the image's digest before it is shown.
+                byte is checked against the image's digest before it is shown. Or out of a file, with no network at all: drop an
+                archive (an OCI layout or <code>docker save</code>) or a layer here.
             </p>
             <OpenForm isBig />
             {given && (
@@ -116,7 +125,7 @@ export function Landing() {
                             return (
                                 <li key={JSON.stringify(place)}>
                                     <a href={format({ ...start, place, tag })}>
-                                        {visible(`${place.registry}/${place.repository}${tag ? `:${tag}` : `@${place.reference.slice(0, 19)}…`}`)}
+                                        {visible(named(place, tag, place.reference && `${place.reference.slice(0, 19)}…`))}
                                     </a>
                                 </li>
                             );

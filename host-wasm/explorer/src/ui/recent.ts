@@ -39,4 +39,6 @@ function isPlace(value: unknown): value is Place {
     return [place?.registry, place?.repository, place?.reference].every((part) => typeof part === 'string');
 }
 
-const only = ({ registry, repository, reference }: Place): Place => ({ registry, repository, reference });
+function only({ registry, repository, reference }: Place): Place {
+    return { registry, repository, reference };
+}

@@ -96,7 +96,7 @@ export function format(route: Route): string {
     set('compare', route.compare, null);
     const path = route.path === '/' ? '' : `/-${encode(route.path)}`;
     const parameters = query.toString();
-    return `#/r/${encode(registry)}/${encode(image)}${path}${parameters ? `?${parameters}` : ''}`;
+    return `#/r/${encodeURIComponent(registry).replace(/%3A/g, ':')}/${encode(image)}${path}${parameters ? `?${parameters}` : ''}`;
 }
 
 /** Reads what people type, as Docker understands it. */

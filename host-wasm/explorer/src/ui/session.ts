@@ -5,8 +5,10 @@ import { ApiError, type Access, type Events, type LayerFacts, type Meter, type O
 import { startEngine } from '../engine/client';
 import { publish } from '../vfs';
 import { say } from './live';
+import { fileAt } from './local-files';
 import { remember } from './recent';
 import { go, route, type Route } from './route';
+import { isFile } from '../reference';
 import { server } from '../server';
 
 type Engine = ReturnType<typeof startEngine>;
@@ -68,7 +70,8 @@ async function open(next: Route, authorization?: string): Promise<void> {
     const current = (): boolean => running === started;
     const { proxy: path } = await server;
     isDirect.value = path === null;
-    const access: Access = { proxy: path, ...(authorization ? { authorization } : {}) };
+    const file = fileAt(place);
+    const access: Access = { proxy: path, ...(authorization ? { authorization } : {}), ...(file ? { file } : {}) };
     try {
         const hear = proxy((event: Events) => current() && heard(event));
         const found = await started.engine.open(asked(place, next.tag), access, next.platform, hear);
@@ -99,7 +102,7 @@ function pin(found: OpenImage, place: Place, tag: string | null): void {
     const pinned = { ...place, reference };
     shown = key({ ...route.peek(), place: pinned });
     go({ place: pinned }, true);
-    remember({ ...place, reference: tag ?? reference });
+    if (!isFile(place)) remember({ ...place, reference: tag ?? reference });
 }
 
 /** The engine finds tables of contents that are in another image by the tag. */

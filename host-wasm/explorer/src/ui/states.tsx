@@ -4,12 +4,13 @@ import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import type { Problem } from '../api';
 import { visible, visibleContent } from './escape';
+import { OpenFile } from './open-file';
 import { isDirect, retry } from './session';
 
 const titles: Record<Problem['kind'], string> = {
     offline: 'You are offline',
-    unreachable: 'The registry cannot be reached',
-    cors: 'The registry does not let web pages read it',
+    unreachable: 'The server cannot be reached',
+    cors: 'The server does not let web pages read it',
     unauthorized: 'The registry wants you to log in',
     forbidden: 'This is not allowed',
     'not-found': 'There is no such image',
@@ -22,6 +23,7 @@ const titles: Record<Problem['kind'], string> = {
     unsupported: 'This kind of image is not known',
     'limit-exceeded': 'This image asks for too much',
     'wrong-kind': 'This cannot be shown',
+    file: 'This file cannot be read',
     internal: 'Something went wrong here',
 };
 
@@ -40,7 +42,7 @@ export function Waiting({ what }: { what: string }) {
                 <i />
             </div>
             <p>
-                {what}…{isSlow.value && ' The registry takes its time.'}
+                {what}…{isSlow.value && ' It takes its time.'}
             </p>
         </div>
     );
@@ -75,6 +77,7 @@ export function Failed({ problem, again, children }: { problem: Problem; again?:
             )}
             {problem.kind === 'too-many-requests' && <Reset after={problem.retryAfter} />}
             {problem.kind === 'unauthorized' && !again && isDirect.value && <Login />}
+            {problem.kind === 'file' && <OpenFile />}
             {children}
             {again && (
                 <button type="button" onClick={() => again()}>

@@ -1,6 +1,7 @@
 /** What is selected: a file in the way that fits its content, a directory, a link. */
 import { useComputed, useSignal } from '@preact/signals';
 import type { Row } from '../../api';
+import { isFile } from '../../reference';
 import { download } from '../download';
 import { visible } from '../escape';
 import { bytes, kindNames } from '../format';
@@ -95,8 +96,9 @@ function CopyLink() {
 }
 
 export function copyLink(): void {
+    const { place } = route.value;
     void navigator.clipboard?.writeText(location.href).then(
-        () => say('Link copied'),
+        () => say(place && isFile(place) ? 'Link copied: it works in this page only, for it cannot bring the file' : 'Link copied'),
         () => say('The browser does not allow copying'),
     );
 }
