@@ -241,10 +241,13 @@ impl Comparison {
 fn differences(claim: &TocEntry, entry: &Entry) -> Vec<&'static str> {
     let xattrs: BTreeMap<_, _> =
         entry.xattrs.iter().map(|(name, value)| (name.clone(), STANDARD.encode(value))).collect();
-    // Other writers leave out a time before 1970 or at its beginning.
+    // Times are shown in nanoseconds, which end in the years 1677 and 2262. Other writers leave out a time before 1970 or at
+    // its beginning.
     const BILLION: i64 = 1_000_000_000;
-    let time = parse_rfc3339(claim.modtime.as_bytes()).map_or(0, |nanos| nanos.div_euclid(BILLION));
-    let same_time = time == entry.mtime || (claim.modtime.is_empty() && entry.mtime <= 0);
+    let claimed = parse_rfc3339(claim.modtime.as_bytes()).unwrap_or_default();
+    let same_time = claimed.div_euclid(BILLION)
+        == entry.mtime.saturating_mul(BILLION).div_euclid(BILLION)
+        || (claim.modtime.is_empty() && entry.mtime <= 0);
     [
         (claim.r#type == type_name(entry.kind), "type"),
         (claim.size == entry.size, "size"),

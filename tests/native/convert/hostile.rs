@@ -183,6 +183,17 @@ fn convert(source: &ImageRef, target: &Path, how: &ConvertOptions) -> Result<Rep
     })
 }
 
+#[test]
+fn times_beyond_nanoseconds_are_no_lies() {
+    for time in [253_402_300_799, 0o777_777_777_777, 9_223_372_037, -9_223_372_037, -62_135_596_800]
+    {
+        let work = TempDir::new().unwrap();
+        let tar = tar(&[file("late", b"x").mtime(time)]);
+        let source = write_image(&work.path().join("source"), &[(tar.clone(), "tar", tar)]);
+        convert(&source, &work.path().join("target"), &options(Format::Estargz)).unwrap();
+    }
+}
+
 proptest! {
     #[test]
     fn any_layer_is_converted_or_refused(
