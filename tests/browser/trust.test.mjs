@@ -203,7 +203,6 @@ test('where there is no room, what was not used for the longest time goes', asyn
             const { length } = await it.read('/noise');
             const { fetched } = await it.meter();
             await it.close();
-            await new Promise((done) => setTimeout(done, 600));
             return { length, fetched, ...(await lazystar.cache.facts()) };
         }, name);
     for (const name of names) {

@@ -22,9 +22,9 @@ export interface Access {
     /** The path in front of `HOST/v2/…` where this page's server is a proxy; `null` asks registries directly. */
     proxy: string | null;
     /** `Basic` credentials for the registry, in direct mode only. */
-    authorization?: string;
+    authorization?: string | undefined;
     /** The file, of a place that is one. */
-    file?: File;
+    file?: File | undefined;
 }
 
 /** How far bytes can be trusted, as the engine says it. */

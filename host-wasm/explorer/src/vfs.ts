@@ -180,11 +180,11 @@ export function publish(shown: Shown | null): void {
 
 const lazystar: Lazystar = {
     async open(image, options = {}) {
-        const file = image instanceof File ? image : null;
-        const place = typeof image === 'string' ? parseReference(image) : image instanceof File ? placeOf(image) : image;
+        const file = image instanceof File ? image : undefined;
+        const place = image instanceof File ? placeOf(image) : typeof image === 'string' ? parseReference(image) : image;
         if (!place) throw new ApiError({ kind: 'not-found', message: `${String(image)} is no name of an image.` });
         const { platform = null, authorization, onEvent = () => undefined } = options;
-        const access: Access = { proxy: options.proxy === undefined ? (await server).proxy : options.proxy, ...(authorization ? { authorization } : {}), ...(file ? { file } : {}) };
+        const access: Access = { proxy: options.proxy === undefined ? (await server).proxy : options.proxy, authorization, file };
         const { engine, close } = startEngine();
         try {
             const facts = await engine.open(place, access, platform, proxy(onEvent));

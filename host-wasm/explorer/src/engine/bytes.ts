@@ -9,7 +9,11 @@ export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece)
     return all;
 }
 
+export function hex(bytes: Uint8Array): string {
+    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
 /** A SHA-256 as digests are written. */
 export function asDigest(sum: Uint8Array): string {
-    return `sha256:${Array.from(sum, (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+    return `sha256:${hex(sum)}`;
 }

@@ -4,7 +4,8 @@
  */
 import { sha256 } from '@noble/hashes/sha2.js';
 import { asDigest } from './bytes';
-import { asTag, images, parsed } from './layout';
+import { asTag, images, named, parsed, tagsOf } from './layout';
+import { names } from './paths';
 import { problem } from './problems';
 import { LARGEST_DOCUMENT, type Source } from './source';
 import { TarReader } from './untar';
@@ -41,9 +42,7 @@ export class LocalFile implements Source {
     }
 
     async document(reference: string): Promise<Uint8Array> {
-        const digest = reference.includes(':') ? reference : this.#names.get(reference);
-        if (digest === undefined) throw problem('not-found', `${this.#name} has no image ${reference}; it has ${[...this.#names.keys()].filter(Boolean).join(', ') || 'one without a name'}.`);
-        return this.blob(digest);
+        return this.blob(reference.includes(':') ? reference : named(this.#names, reference, this.#name));
     }
 
     async blob(digest: string, most = LARGEST_DOCUMENT): Promise<Uint8Array> {
@@ -61,7 +60,7 @@ export class LocalFile implements Source {
     }
 
     async tags(): Promise<string[]> {
-        return [...this.#names.keys()].filter(Boolean);
+        return tagsOf(this.#names);
     }
 
     #blob(digest: string): Blob {
@@ -101,7 +100,7 @@ async function archive(file: File): Promise<Entries | null> {
         throw problem('malformed', `${file.name} looks like an archive of an image, but has no index.json or manifest.json: it is cut short, or not complete.`);
     }
     for (const [at, target] of links) {
-        const found = entries.get(normal(target));
+        const found = entryAt(entries, target);
         if (found) entries.set(at, found);
     }
     return entries;
@@ -131,7 +130,7 @@ async function saved(file: File, entries: Entries): Promise<Contents> {
         const diffIds: unknown[] = Array.isArray(rootfs?.diff_ids) ? rootfs.diff_ids : [];
         const layers: Described[] = [];
         for (const [index, name] of (Layers as unknown[]).entries()) {
-            const blob = entries.get(normal(String(name)));
+            const blob = entryAt(entries, String(name));
             if (!blob) throw problem('malformed', `${file.name} is not complete: it has no ${String(name)}.`);
             layers.push(await described(file, blob, diffIds[index]));
         }
@@ -193,8 +192,13 @@ function compose({ names, blobs }: Contents, config: Uint8Array, layers: Describ
     for (const tag of tags) names.set(tag, manifest);
 }
 
+/** What a path leads to. */
+function entryAt(entries: Entries, path: string): Blob | undefined {
+    return entries.get(names(path).join('/'));
+}
+
 async function document(file: File, entries: Entries, name: string): Promise<Uint8Array> {
-    const blob = entries.get(normal(name));
+    const blob = entryAt(entries, name);
     if (!blob) throw problem('malformed', `${file.name} is not complete: it has no ${name}.`);
     return whole(blob, file.name, LARGEST_DOCUMENT);
 }
@@ -214,14 +218,4 @@ async function bytesOf(blob: Blob, name: string): Promise<Uint8Array> {
     } catch {
         throw problem('file', `${name} can be read no longer: it was changed, moved or deleted since it was opened. Choose it again.`);
     }
-}
-
-/** A path without `.`, `..` and slashes at its ends. */
-function normal(path: string): string {
-    const names: string[] = [];
-    for (const name of path.split('/')) {
-        if (name === '..') names.pop();
-        else if (name !== '' && name !== '.') names.push(name);
-    }
-    return names.join('/');
 }

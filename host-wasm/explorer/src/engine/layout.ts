@@ -23,6 +23,18 @@ export function images(index: Uint8Array, where: string): Map<string, string> {
     return found;
 }
 
+/** The digest of an image by its name. */
+export function named(images: Map<string, string>, name: string, where: string): string {
+    const digest = images.get(name);
+    if (digest === undefined) throw problem('not-found', `${where} has no image ${name}; it has ${tagsOf(images).join(', ') || 'one without a name'}.`);
+    return digest;
+}
+
+/** The names that are not empty. */
+export function tagsOf(images: Map<string, string>): string[] {
+    return [...images.keys()].filter(Boolean);
+}
+
 /** A name as one that tags may have. */
 export function asTag(name: string): string {
     return name.replace(/[^\w.-]/g, '_').replace(/^[.-]/, '_').slice(0, 128);
@@ -53,11 +65,7 @@ export class LayoutByUrl implements Source, Peer {
     }
 
     async document(reference: string): Promise<Uint8Array> {
-        if (reference.includes(':')) return this.blob(reference);
-        const found = await this.#named();
-        const digest = found.get(reference);
-        if (digest === undefined) throw problem('not-found', `${this.base} has no image ${reference}; it has ${[...found.keys()].filter(Boolean).join(', ') || 'one without a name'}.`);
-        return this.blob(digest);
+        return this.blob(reference.includes(':') ? reference : named(await this.#named(), reference, this.base));
     }
 
     blob(digest: string, most = LARGEST_DOCUMENT): Promise<Uint8Array> {
@@ -73,7 +81,7 @@ export class LayoutByUrl implements Source, Peer {
     }
 
     async tags(): Promise<string[]> {
-        return [...(await this.#named()).keys()].filter(Boolean);
+        return tagsOf(await this.#named());
     }
 
     #named(): Promise<Map<string, string>> {

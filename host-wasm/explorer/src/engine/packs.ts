@@ -6,7 +6,7 @@
  * checks it.
  */
 
-import { concat } from './bytes';
+import { concat, hex } from './bytes';
 import { folder, readAt, release, source, type Source } from './opfs';
 
 const PACKS = 'packs';
@@ -307,8 +307,4 @@ function record(kind: number, offset: number, length: number, key: string): Uint
     const digest = key.slice(-64);
     for (let at = 0; at < 32; at += 1) bytes[12 + at] = Number.parseInt(digest.slice(2 * at, 2 * at + 2), 16);
     return bytes;
-}
-
-function hex(bytes: Uint8Array): string {
-    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

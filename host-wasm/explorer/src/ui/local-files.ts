@@ -1,24 +1,16 @@
-/** Files of this computer that the page was given. They are there for as long as the page is. */
+/** Opens files of this computer, chosen or dropped. */
 import { signal } from '@preact/signals';
-import type { Place } from '../api';
-import { isFile, placeOf } from '../reference';
+import { isFile } from '../reference';
+import { give } from './given';
 import { format, go, route, start } from './route';
 import { refused, retry } from './session';
-
-const given = new Map<string, File>();
 
 /** Whether something is dragged over the page that can be dropped. */
 export const dragging = signal(false);
 
-/** The file of a place, if it is one and was given. */
-export function fileAt(place: Place): File | undefined {
-    return isFile(place) ? given.get(place.repository) : undefined;
-}
-
 /** Opens a file; what the address shows of it, where that is a link to a file with this name. */
 export function openFile(file: File): void {
-    const place = placeOf(file);
-    given.set(place.repository, file);
+    const place = give(file);
     const { place: now } = route.value;
     const isAwaited = now !== null && isFile(now) && now.repository === place.repository && refused.value?.kind === 'file';
     if (isAwaited) return retry();

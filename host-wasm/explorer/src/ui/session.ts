@@ -4,8 +4,8 @@ import { batch, computed, effect, signal } from '@preact/signals';
 import { ApiError, type Access, type Events, type LayerFacts, type Meter, type OpenImage, type Place, type Problem, type View } from '../api';
 import { startEngine } from '../engine/client';
 import { publish } from '../vfs';
+import { fileAt } from './given';
 import { say } from './live';
-import { fileAt } from './local-files';
 import { remember } from './recent';
 import { go, route, type Route } from './route';
 import { isFile } from '../reference';
@@ -70,8 +70,7 @@ async function open(next: Route, authorization?: string): Promise<void> {
     const current = (): boolean => running === started;
     const { proxy: path } = await server;
     isDirect.value = path === null;
-    const file = fileAt(place);
-    const access: Access = { proxy: path, ...(authorization ? { authorization } : {}), ...(file ? { file } : {}) };
+    const access: Access = { proxy: path, authorization, file: fileAt(place) };
     try {
         const hear = proxy((event: Events) => current() && heard(event));
         const found = await started.engine.open(asked(place, next.tag), access, next.platform, hear);

@@ -1,6 +1,7 @@
 /** All that is known of an object beside its content. */
 import { useSignal } from '@preact/signals';
 import type { Assurance, Details as Facts } from '../../api';
+import { hex } from '../../engine/bytes';
 import { visible } from '../escape';
 import { bytes, counted, kindNames, mode, short, time } from '../format';
 import { usePromised } from '../promised';
@@ -145,5 +146,5 @@ function attribute(value: Uint8Array): string {
     } catch {
         // Not text.
     }
-    return `0x${[...value.subarray(0, 256)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+    return `0x${hex(value.subarray(0, 256))}`;
 }

@@ -2,6 +2,8 @@
  * The parts of an ELF file that say what it needs and where it runs (System V ABI, generic and GNU). Reads headers
  * and tables and nothing else; every number in them is only a hint about where to read next.
  */
+import { hex } from '../../engine/bytes';
+
 export interface ElfFacts {
     class: string;
     type: string;
@@ -106,7 +108,7 @@ export async function elf(read: Read): Promise<ElfFacts> {
         needed,
         soname: soname ?? null,
         runpath: runpath ?? null,
-        buildId: note.length > 16 ? [...note.subarray(16, 36)].map((byte) => byte.toString(16).padStart(2, '0')).join('') : null,
+        buildId: note.length > 16 ? hex(note.subarray(16, 36)) : null,
         sections: named.slice(1).map((section) => ({
             name: section.text,
             type: sectionTypes[section.type] ?? `0x${section.type.toString(16)}`,
