@@ -1,6 +1,6 @@
 //! The tree of a layer, worked out the plain way: a map from paths, no tables, no numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lazystar_core::tar;
 use lazystar_core::toc::{Kind, NodeId, Toc};
@@ -47,8 +47,16 @@ enum Slot {
 #[must_use]
 pub fn tree(items: &[Item]) -> Option<Tree> {
     let mut slots = BTreeMap::from([(String::new(), Slot::Node(implied_dir()))]);
+    let mut hidden = BTreeSet::new();
     for item in items {
-        put(&mut slots, item)?;
+        put(&mut slots, &mut hidden, item)?;
+    }
+    for (path, slot) in &mut slots {
+        if let Slot::Node(node) = slot
+            && node.kind == Kind::Directory
+        {
+            node.opaque |= hidden.contains(path);
+        }
     }
     let mut tree = Tree::new();
     let mut first_path = BTreeMap::new();
@@ -75,7 +83,11 @@ pub fn tree(items: &[Item]) -> Option<Tree> {
     Some(tree)
 }
 
-fn put(slots: &mut BTreeMap<String, Slot>, item: &Item) -> Option<()> {
+fn put(
+    slots: &mut BTreeMap<String, Slot>,
+    hidden_paths: &mut BTreeSet<String>,
+    item: &Item,
+) -> Option<()> {
     let path = clean(&item.entry.name);
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
     imply(slots, dir)?;
@@ -93,10 +105,15 @@ fn put(slots: &mut BTreeMap<String, Slot>, item: &Item) -> Option<()> {
             return None;
         }
         let path = if dir.is_empty() { hidden.into() } else { format!("{dir}/{hidden}") };
-        let ignored = hidden.is_empty() || hidden.starts_with(".wh.");
-        if !ignored && !slots.contains_key(&path) {
-            slots.insert(path, Slot::Node(Node { kind: Kind::Whiteout, mode: 0, ..implied_dir() }));
+        if hidden.is_empty() || hidden.starts_with(".wh.") {
+            return Some(());
         }
+        hidden_paths.insert(path.clone());
+        slots.entry(path).or_insert(Slot::Node(Node {
+            kind: Kind::Whiteout,
+            mode: 0,
+            ..implied_dir()
+        }));
         return Some(());
     }
     let is_dir = |slot: Option<&Slot>| matches!(slot, Some(Slot::Node(node)) if node.kind == Kind::Directory);
@@ -110,7 +127,9 @@ fn put(slots: &mut BTreeMap<String, Slot>, item: &Item) -> Option<()> {
         _ => false,
     };
     if !keeps {
-        remove_below(slots, &path);
+        let below = format!("{path}/");
+        slots.retain(|other, _| !other.starts_with(&below));
+        hidden_paths.retain(|other| !other.starts_with(&below));
     }
     let slot = if entry.kind == tar::Kind::HardLink {
         Slot::Link(clean(&entry.link_name))
@@ -172,11 +191,6 @@ fn implied_dir() -> Node {
         content: Vec::new(),
         same_as: String::new(),
     }
-}
-
-fn remove_below(slots: &mut BTreeMap<String, Slot>, path: &str) {
-    let below = format!("{path}/");
-    slots.retain(|other, _| !other.starts_with(&below));
 }
 
 fn count_links(tree: &mut Tree) {

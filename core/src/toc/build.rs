@@ -49,6 +49,8 @@ pub(super) struct Builder {
     links: Vec<PendingLink>,
     /// Directories that hide what is below; some may be there more than once.
     opaque: Vec<u32>,
+    /// What whiteouts name: indices into `names`.
+    hidden: Vec<u32>,
     replaced_dir: bool,
     attrs: Vec<SharedAttr>,
     /// Indices into `attrs`.
@@ -107,6 +109,7 @@ impl Builder {
             by_name: HashTable::new(),
             links: Vec::new(),
             opaque: Vec::new(),
+            hidden: Vec::new(),
             replaced_dir: false,
             hole_bytes: 0,
             breaks: Vec::new(),
@@ -196,11 +199,12 @@ impl Builder {
             Some(hidden) if hidden.starts_with(WHITEOUT_PREFIX) || hidden.is_empty() => Ok(()),
             Some(b"." | b"..") => Err(fault(EntryFault::Name)),
             Some(hidden) => {
-                if self.find(dir, hidden).is_none() {
+                let name = self.find_name(dir, hidden).unwrap_or_else(|| {
                     let attr = self.share(Kind::Whiteout, 0, 0, 0, NONE);
                     let node = self.push_node(attr, 0, 0, 0, 0);
-                    self.set_name(dir, hidden, node);
-                }
+                    self.set_name(dir, hidden, node)
+                });
+                self.hidden.push(name);
                 Ok(())
             }
             None => self.push_named(entry, dir, name),

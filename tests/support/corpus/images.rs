@@ -50,6 +50,11 @@ pub fn images() -> Vec<(&'static str, Vec<Vec<Item>>)> {
         ),
         ("an opaque root", vec![base(), vec![file(".wh..wh..opq", ""), file("only", "8")]]),
         (
+            "a whiteout beside the directory that takes its place",
+            vec![base(), vec![file(".wh.d", ""), file("d/c", "new")]],
+        ),
+        ("and after it", vec![base(), vec![dir("d/"), file("d/c", "new"), file(".wh.d", "")]]),
+        (
             "a whiteout of nothing",
             vec![base(), vec![file("d/.wh.none", ""), file("none/.wh.none", "")]],
         ),

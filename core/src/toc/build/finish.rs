@@ -28,6 +28,10 @@ impl Builder {
             Some(_) => Assurance::Unverified,
             None => assurance,
         };
+        // A whiteout hides what lower layers have, also where this layer has a directory instead.
+        let hidden = core::mem::take(&mut self.hidden).into_iter();
+        let hidden = hidden.map(|name| self.names[name as usize].node);
+        self.opaque.extend(hidden.filter(|node| self.is_dir(*node)).collect::<Vec<_>>());
         if self.replaced_dir {
             let reachable = self.reachable_dirs();
             let Self { links, names, .. } = &mut self;
