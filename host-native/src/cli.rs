@@ -81,6 +81,7 @@ fn in_registry(text: &str) -> Result<RegistryRef, String> {
 
 /// What holds for every command.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "General options")]
 pub struct Global {
     /// Talk to registries without TLS (registries on this machine always are tried that way)
     #[arg(long, global = true)]
