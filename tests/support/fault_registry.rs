@@ -3,10 +3,13 @@
 //! It runs two servers on the loopback interface: the registry, which also issues tokens, and a
 //! storage host that some modes redirect to.
 
+mod content;
+mod fault;
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,18 +17,17 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
+use axum::http::header::{AUTHORIZATION, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::{TryStreamExt, stream};
 use lazystar_core::Digest;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
+
+pub use fault::Fault;
 
 use crate::certificates::TlsListener;
 
@@ -37,106 +39,6 @@ pub const PASSWORD: &str = "correct-horse-battery";
 pub const IDENTITY_TOKEN: &str = "identity-of-alice";
 /// What each token that is issued starts with.
 pub const TOKEN_PREFIX: &str = "issued-token-";
-
-/// What is between the parts of [`Fault::Multipart`].
-const BOUNDARY: &str = "part-of-it";
-
-/// How a registry misbehaves, or what it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Not at all.
-    Ok,
-    /// Has nothing.
-    NotFound,
-    /// 401 without saying how to log in.
-    Unauthorized,
-    /// 401 with a challenge that cannot be read.
-    MalformedChallenge,
-    /// Wants a token, which anybody gets.
-    BearerAnonymous,
-    /// Wants a token, which [`USER`] gets.
-    Bearer,
-    /// Wants a token; each is accepted twice and then answered with this status.
-    BearerExpires(u16),
-    /// Wants the password of [`USER`].
-    Basic,
-    /// 416 for everything.
-    RangeNotSatisfiable,
-    /// 200 and the whole blob.
-    IgnoresRange,
-    /// 200 and the whole blob, with a Content-Range as if it were what was asked for.
-    IgnoresRangeAndLies,
-    /// 200 and the whole blob, whose first transfer breaks off in the middle.
-    IgnoresRangeAndCuts,
-    /// 200 and the whole blob the first time, as from a cache that has to fetch it; then ranges.
-    ColdCache,
-    /// 206 whose only part is in a multipart body.
-    Multipart,
-    /// 206 whose multipart body has another range.
-    WrongMultipart,
-    /// 206 over HTTP/1.0: the end of the connection is the end of the body.
-    Http10,
-    /// 206 without Content-Length (chunked).
-    Chunked,
-    /// 206 with fewer bytes than were asked for, as Content-Length says.
-    TooShort,
-    /// The connection ends in the middle of the first body; the blob then has another ETag.
-    EtagChanges,
-    /// The connection ends in the middle of the first body; the blob keeps its ETag.
-    EtagStays,
-    /// This status, always.
-    Always(u16),
-    /// Takes this many requests in each second, and answers 429 to the others.
-    Limited(u64),
-    /// The head of each answer takes this many milliseconds.
-    SlowHead(u64),
-    /// Wants a token; each is good for this many seconds.
-    BearerShort(u64),
-    /// 200, but the right range and Content-Range.
-    WrongStatus,
-    /// 206 with a Content-Range that starts one byte later.
-    WrongContentRange,
-    /// 206 with a Content-Range whose total is too large.
-    WrongTotal,
-    /// 206 without Content-Range.
-    NoContentRange,
-    /// 206 without Content-Length (chunked), and more bytes than asked for.
-    TooLong,
-    /// The connection ends in the middle of each body.
-    Cuts,
-    /// The connection ends after 10 bytes of each body.
-    CutsShort,
-    /// The connection ends in the middle of the first body.
-    CutsOnce,
-    /// The first body is chunked and ends early, but properly.
-    EndsEarlyOnce,
-    /// 503 twice.
-    UnavailableTwice,
-    /// 429 once, with `Retry-After` of an hour.
-    TooManyRequests,
-    /// 429 once, with a date long ago in `Retry-After`.
-    TooManyRequestsDate,
-    /// The answer never comes.
-    Silent,
-    /// The body stops for ever in the middle.
-    Stalls,
-    /// The first body stops for ever in the middle.
-    StallsOnce,
-    /// Body bytes come slowly, but they come.
-    Slow,
-    /// Redirects to the storage host, which refuses requests with credentials.
-    Redirect,
-    /// As [`Fault::Redirect`], behind [`Fault::BearerAnonymous`].
-    BearerRedirect,
-    /// As [`Fault::Redirect`], and each address is accepted twice, then answered with this status.
-    RedirectExpires(u16),
-    /// Redirects to itself, for ever.
-    RedirectLoop,
-    /// Redirects to something that is no web address.
-    RedirectElsewhere,
-    /// HEAD is not known.
-    NoHead,
-}
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -443,70 +345,6 @@ impl Shared {
         locked(&self.asked).push(asked);
     }
 
-    /// The refusal of a request without the right credentials.
-    fn refusal(&self, fault: Fault, head: &Parts) -> Option<Response> {
-        let sent = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match fault {
-            Fault::Basic if sent != Some(&basic()) => Some(with(
-                status(401),
-                "www-authenticate",
-                r#"Basic realm="a registry, with a comma""#,
-            )),
-            Fault::Bearer
-            | Fault::BearerAnonymous
-            | Fault::BearerRedirect
-            | Fault::BearerShort(_)
-            | Fault::BearerExpires(_) => {
-                let issued =
-                    format!("Bearer {TOKEN_PREFIX}{}", self.issued.load(Ordering::Relaxed));
-                let mut known = sent == Some(&issued);
-                if let Fault::BearerShort(seconds) = fault {
-                    known &= locked(&self.issued_at).elapsed().as_secs() < seconds;
-                }
-                if let (true, Fault::BearerExpires(code)) = (known, fault)
-                    && self.uses.fetch_add(1, Ordering::Relaxed) >= 2
-                {
-                    return Some(status(code));
-                }
-                let challenge = format!(
-                    r#"Bearer realm="{}://{}/token",service="fault registry",scope="repository:team/app:pull""#,
-                    if self.is_tls { "https" } else { "http" },
-                    self.address
-                );
-                (!known).then(|| with(status(401), "www-authenticate", &challenge))
-            }
-            _ => None,
-        }
-    }
-
-    /// A token for whoever may have one.
-    fn token(&self, head: &Parts, body: &[u8]) -> Response {
-        let body = String::from_utf8_lossy(body);
-        let query =
-            if head.method == Method::POST { &*body } else { head.uri.query().unwrap_or_default() };
-        let has = |field: &str| query.split('&').any(|have| have == field);
-        if !has("service=fault+registry") || !has("scope=repository%3Ateam%2Fapp%3Apull") {
-            return status(400);
-        }
-        let sent = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let oauth =
-            has("grant_type=refresh_token") && has(&format!("refresh_token={IDENTITY_TOKEN}"));
-        if *locked(&self.fault) == Fault::Bearer && !oauth && sent != Some(&basic()) {
-            return status(401);
-        }
-        self.uses.store(0, Ordering::Relaxed);
-        let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
-        *locked(&self.issued_at) = Instant::now();
-        let name = if oauth { "access_token" } else { "token" };
-        let life = match *locked(&self.fault) {
-            Fault::BearerShort(seconds) => seconds,
-            _ => 300,
-        };
-        Response::new(Body::from(format!(
-            r#"{{"{name}":"{TOKEN_PREFIX}{number}","expires_in":{life}}}"#
-        )))
-    }
-
     /// Whether no more than `most` requests came in this second.
     fn is_within(&self, most: u64) -> bool {
         let now = self.started.elapsed().as_secs();
@@ -514,164 +352,6 @@ impl Shared {
         *second = if second.0 == now { (now, second.1 + 1) } else { (now, 1) };
         second.1 <= most
     }
-
-    fn content(&self, fault: Fault, first: bool, name: &str, head: &Parts) -> Response {
-        let Some((media_type, bytes)) = locked(&self.content).get(name).cloned() else {
-            return status(404);
-        };
-        let size = bytes.len() as u64;
-        let asked = asked_range(&head.headers).filter(|_| match fault {
-            Fault::IgnoresRange | Fault::IgnoresRangeAndCuts => false,
-            Fault::ColdCache => !first,
-            _ => true,
-        });
-        let range = asked.clone().unwrap_or(0..size);
-        if range.end > size {
-            return status(416);
-        }
-        let part = bytes.slice(range.start as usize..range.end as usize);
-        let part = if fault == Fault::IgnoresRangeAndLies { bytes.clone() } else { part };
-        let length = part.len();
-        let mut response = Response::new(Body::empty());
-        let mut content_range =
-            format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-        match fault {
-            Fault::WrongContentRange => {
-                content_range = format!("bytes {}-{}/{size}", range.start + 1, range.end)
-            }
-            Fault::WrongTotal => {
-                content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, size + 1)
-            }
-            _ => {}
-        }
-        if asked.is_some() {
-            let is_ok = matches!(fault, Fault::WrongStatus | Fault::IgnoresRangeAndLies);
-            *response.status_mut() =
-                if is_ok { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
-            let says_nothing =
-                matches!(fault, Fault::NoContentRange | Fault::Multipart | Fault::WrongMultipart);
-            if !says_nothing {
-                response = with(response, CONTENT_RANGE.as_str(), &content_range);
-            }
-        }
-        let in_parts = matches!(fault, Fault::Multipart | Fault::WrongMultipart) && asked.is_some();
-        let media_type = if in_parts {
-            format!("multipart/byteranges; boundary={BOUNDARY}")
-        } else {
-            media_type
-        };
-        response = with(response, "content-type", &media_type);
-        match fault {
-            Fault::EtagChanges if first => response = with(response, "etag", "\"before\""),
-            Fault::EtagChanges | Fault::EtagStays => response = with(response, "etag", "\"after\""),
-            Fault::Http10 => *response.version_mut() = Version::HTTP_10,
-            _ => {}
-        }
-        response = with(response, "docker-content-digest", &Digest::of(&bytes).to_string());
-        let middle = length.div_ceil(2);
-        let (body, declared) = match fault {
-            Fault::Chunked | Fault::Http10 => {
-                (Body::from_stream(stream::iter([Ok::<_, io::Error>(part)])), None)
-            }
-            Fault::TooShort => (Body::from(part.slice(..middle)), Some(middle)),
-            Fault::Multipart | Fault::WrongMultipart if in_parts => {
-                let shift = u64::from(fault == Fault::WrongMultipart);
-                let head = format!(
-                    "--{BOUNDARY}\r\nContent-Type: application/octet-stream\r\n\
-                     Content-Range: bytes {}-{}/{size}\r\n\r\n",
-                    range.start + shift,
-                    range.end - 1 + shift
-                );
-                let tail = format!("\r\n--{BOUNDARY}--\r\n");
-                let body = [head.as_bytes(), &part, tail.as_bytes()].concat();
-                let length = body.len();
-                (Body::from(body), Some(length))
-            }
-            Fault::TooLong => {
-                (Body::from_stream(stream::iter([Ok::<_, io::Error>(part), Ok(bytes)])), None)
-            }
-            Fault::EndsEarlyOnce if first => {
-                (Body::from_stream(stream::iter([Ok::<_, io::Error>(part.slice(..middle))])), None)
-            }
-            Fault::Cuts => (cut(part.slice(..middle)), Some(length)),
-            Fault::CutsShort => (cut(part.slice(..length.min(10) - 1)), Some(length)),
-            Fault::CutsOnce
-            | Fault::EtagChanges
-            | Fault::EtagStays
-            | Fault::IgnoresRangeAndCuts
-                if first =>
-            {
-                (cut(part.slice(..middle)), Some(length))
-            }
-            Fault::Stalls => (stall(part.slice(..middle)), Some(length)),
-            Fault::StallsOnce if first => (stall(part.slice(..middle)), Some(length)),
-            Fault::Slow => (slow(part), Some(length)),
-            _ => (Body::from(part), Some(length)),
-        };
-        if let Some(declared) = declared {
-            response = with(response, CONTENT_LENGTH.as_str(), &declared.to_string());
-        }
-        if head.method != Method::HEAD {
-            *response.body_mut() = counted(body, Arc::clone(&self.bytes));
-        }
-        response
-    }
-}
-
-/// Counts what is taken of a body.
-fn counted(body: Body, bytes: Arc<AtomicU64>) -> Body {
-    Body::from_stream(body.into_data_stream().inspect_ok(move |piece| {
-        bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-    }))
-}
-
-/// Sends `bytes` and breaks off.
-fn cut(bytes: Bytes) -> Body {
-    Body::from_stream(stream::unfold(Some(bytes), |bytes| async {
-        match bytes {
-            Some(bytes) => Some((Ok(bytes), None)),
-            None => {
-                // Let what was sent reach the client before the connection is reset.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Some((Err(io::Error::other("cut")), None))
-            }
-        }
-    }))
-}
-
-/// Sends `bytes` and then nothing.
-fn stall(bytes: Bytes) -> Body {
-    Body::from_stream(stream::unfold(Some(bytes), |bytes| async {
-        match bytes {
-            Some(bytes) => Some((Ok::<_, io::Error>(bytes), None)),
-            None => std::future::pending().await,
-        }
-    }))
-}
-
-/// Sends `bytes` in ten steps with pauses.
-fn slow(bytes: Bytes) -> Body {
-    Body::from_stream(stream::unfold(
-        (bytes.len().div_ceil(10), bytes),
-        |(step, mut left)| async move {
-            if left.is_empty() {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let next = left.split_to(step.min(left.len()));
-            Some((Ok::<_, io::Error>(next), (step, left)))
-        },
-    ))
-}
-
-fn asked_range(headers: &HeaderMap) -> Option<Range<u64>> {
-    let text = headers.get(RANGE)?.to_str().ok()?.strip_prefix("bytes=")?;
-    let (first, last) = text.split_once('-')?;
-    Some(first.parse().ok()?..last.parse::<u64>().ok()? + 1)
-}
-
-fn basic() -> String {
-    format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")))
 }
 
 fn status(code: u16) -> Response {

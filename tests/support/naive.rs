@@ -109,11 +109,9 @@ fn put(
             return Some(());
         }
         hidden_paths.insert(path.clone());
-        slots.entry(path).or_insert(Slot::Node(Node {
-            kind: Kind::Whiteout,
-            mode: 0,
-            ..implied_dir()
-        }));
+        slots
+            .entry(path)
+            .or_insert_with(|| Slot::Node(Node { kind: Kind::Whiteout, mode: 0, ..implied_dir() }));
         return Some(());
     }
     let is_dir = |slot: Option<&Slot>| matches!(slot, Some(Slot::Node(node)) if node.kind == Kind::Directory);
