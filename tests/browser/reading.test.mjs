@@ -122,8 +122,8 @@ test('layers show what they change, whiteouts and opaque directories', async () 
     assert.equal(seen.bin.cap.change, 'metadata-only');
     assert.equal(seen.many['file-000.txt'].change, 'duplicated');
     assert.equal(seen.cache.new.change, 'added');
-    const { changes } = await tab.evaluate(() => it.engine.differences(1, 0));
-    const removed = changes.filter(({ change }) => change === 'removed').map(({ path }) => path);
+    const { items } = await tab.evaluate(() => it.engine.differences(1, 0));
+    const removed = items.filter(({ change }) => change === 'removed').map(({ path }) => path);
     assert.deepEqual(removed, ['/cache/old-1', '/cache/old-2', '/cache/sub', '/cache/sub/old-3', '/etc/shadow', '/gone', '/gone/below', '/gone/below/file', '/gone/file']);
     await close();
 });

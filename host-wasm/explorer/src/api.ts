@@ -162,6 +162,41 @@ export interface Found {
     visible: boolean;
 }
 
+/** What a layer does to a path. */
+export interface Difference {
+    path: string;
+    change: Change;
+    /** Sizes; `null` where there is nothing. */
+    before: number | null;
+    after: number | null;
+}
+
+/** An object of the merged tree, with all that tells it from those of other images. */
+export interface Listed {
+    path: string;
+    kind: Kind;
+    /** Of a regular file; otherwise 0. */
+    size: number;
+    mode: number;
+    uid: number;
+    gid: number;
+    modified: number;
+    /** Where a symbolic link points, or `MAJOR:MINOR` of a device. */
+    leads: string | null;
+    /** A digest of all extended attributes; empty when there are none. */
+    xattrs: string;
+    /**
+     * Of a regular file: the digest of its content, as the table of contents promises it. Of several chunks it is that of
+     * their digests, and tells contents apart only where `cut` is the same, which is how they are cut. `null` where there
+     * are no digests.
+     */
+    content: { cut: string; digest: string } | null;
+    layer: number;
+    /** The layer's digest and a number in it: where this is the same in two images, everything is. */
+    object: string;
+    links: number;
+}
+
 /** Space that no container sees. */
 export interface Efficiency {
     stored: number;
@@ -258,7 +293,11 @@ export interface ImageEngine {
     cancelSearch(): Promise<void>;
     efficiency(): Promise<Efficiency>;
     /** What a layer changes in those below it, from the `start`th on, at most 1000. */
-    differences(layer: number, start: number): Promise<{ changes: { path: string; change: Change; before: number | null; after: number | null }[]; next: number | null }>;
+    differences(layer: number, start: number): Promise<{ items: Difference[]; next: number | null }>;
+    /** The merged tree, names by their bytes and a directory before what is in it, from the `start`th object on, at most 1000. Fetches nothing. */
+    listing(start: number): Promise<{ items: Listed[]; next: number | null }>;
+    /** One object of it; `null` where there is none. */
+    listed(path: string): Promise<Listed | null>;
     /** Downloads an ordinary layer and indexes it. */
     download(layer: number): Promise<LayerFacts>;
     /** Reads and checks all of a layer. */

@@ -1,15 +1,17 @@
 /** One image: what the page can ask of it. */
 import { transfer } from 'comlink';
-import type { Access, Details, Efficiency, Events, Found, ImageEngine, LayerFacts, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
+import type { Access, Details, Difference, Efficiency, Events, Found, ImageEngine, LayerFacts, Listed, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
 import { concat } from './bytes';
 import { Store } from './cache';
-import { Differences } from './differences';
+import { differences } from './differences';
 import { commands, facts, Library } from './documents';
 import { Facts } from './findings';
 import { Inspector } from './inspect';
 import { instance } from './instance';
 import { ImageLayer, type Context } from './layer';
+import { listed, listing } from './listing';
 import { Meters } from './meter';
+import { Pages } from './pages';
 import { problem } from './problems';
 import { search } from './search';
 import { source as sourceOf } from './source';
@@ -126,6 +128,16 @@ export class Image implements ImageEngine {
         return this.#image().differences(layer, start);
     }
 
+    listing(start: number): ReturnType<ImageEngine['listing']> {
+        return this.#image().listing(start);
+    }
+
+    async listed(path: string): Promise<Listed | null> {
+        const trees = await this.#image().ready('merged');
+        const node = trees.at('merged', path);
+        return node && listed(trees, path, node);
+    }
+
     async download(layer: number): Promise<LayerFacts> {
         const found = this.#image().layer(layer);
         await found.download();
@@ -156,7 +168,8 @@ class Opened {
     readonly #facts = new Facts();
     readonly #measured = new Set<View>();
     readonly #counted = new Set<ImageLayer>();
-    #differences: Differences | null = null;
+    readonly #differences = new Pages<number, Difference>((position) => differences(this.#trees, position));
+    readonly #listing = new Pages<null, Listed>(() => listing(this.#trees));
 
     constructor(context: Context, layers: ImageLayer[]) {
         this.context = context;
@@ -182,7 +195,7 @@ class Opened {
         this.#facts.restack();
         this.inspector.restack();
         this.#measured.delete('merged');
-        this.#differences = new Differences(this.#trees);
+        await Promise.all([this.#differences.restart(), this.#listing.restart()]);
         void this.#explore();
     }
 
@@ -202,8 +215,13 @@ class Opened {
     async differences(layer: number, start: number): ReturnType<ImageEngine['differences']> {
         await this.ready('merged');
         const position = this.#trees.open.indexOf(this.layer(layer));
-        if (position < 0 || !this.#differences) throw problem('not-lazy', `Layer ${layer} is not open.`);
+        if (position < 0) throw problem('not-lazy', `Layer ${layer} is not open.`);
         return this.#differences.page(position, start);
+    }
+
+    async listing(start: number): ReturnType<ImageEngine['listing']> {
+        await this.ready('merged');
+        return this.#listing.page(null, start);
     }
 
     /** Finds out what rows and layers lack still; gives up when other layers are merged. */

@@ -113,7 +113,7 @@ export class Trees {
             }
             at.push(name);
             const here = `/${at.join('/')}`;
-            const node = this.#try(view, here);
+            const node = this.at(view, here);
             if (!node) return null;
             if (node.entry.kind.tag === 'symlink' && (follow || left.length > 0)) {
                 links += 1;
@@ -126,7 +126,8 @@ export class Trees {
         return `/${at.join('/')}`;
     }
 
-    #try(view: View, path: string): Node | null {
+    /** The object at a path, links not followed; `null` where there is none. */
+    at(view: View, path: string): Node | null {
         try {
             return this.find(view, path, false);
         } catch {

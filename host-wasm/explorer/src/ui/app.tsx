@@ -2,6 +2,7 @@
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
+import { Against } from './against';
 import { Changes } from './changes';
 import { EfficiencyPanel } from './efficiency';
 import { visible } from './escape';
@@ -26,6 +27,7 @@ const panels: [Panel, string][] = [
     ['search', 'Search'],
     ['changes', 'Changes'],
     ['efficiency', 'Efficiency'],
+    ['against', 'Compare'],
     ['image', 'Image'],
 ];
 
@@ -124,6 +126,7 @@ function Workspace({ heading }: { heading: ComponentChildren }) {
                         {panel === 'search' && <Search />}
                         {panel === 'changes' && <Changes />}
                         {panel === 'efficiency' && <EfficiencyPanel />}
+                        {panel === 'against' && <Against />}
                         {panel === 'image' && <ImageFacts />}
                     </div>
                 </div>

@@ -1,7 +1,7 @@
 /** What a layer does to those below it. */
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import type { Change, Problem } from '../api';
+import type { Change, Difference, Problem } from '../api';
 import { visible } from './escape';
 import { bytes, counted } from './format';
 import { pathLink } from './files';
@@ -12,17 +12,10 @@ import { ROW, useWindow } from './window';
 
 const all: Change[] = ['added', 'modified', 'metadata-only', 'duplicated', 'removed'];
 
-interface Line {
-    path: string;
-    change: Change;
-    before: number | null;
-    after: number | null;
-}
-
 export function Changes() {
     const { view } = route.value;
     const current = engine.value;
-    const lines = useSignal<Line[]>([]);
+    const lines = useSignal<Difference[]>([]);
     const hidden = useSignal<ReadonlySet<Change>>(new Set());
     const failed = useSignal<Problem | null>(null);
     const body = useRef<HTMLDivElement>(null);
@@ -33,8 +26,8 @@ export function Changes() {
         const read = async (): Promise<void> => {
             if (!current || view === 'merged') return;
             for (let start: number | null = 0; start !== null && !isLate; ) {
-                const page: { changes: Line[]; next: number | null } = await current.differences(view, start);
-                if (!isLate) lines.value = [...lines.value, ...page.changes];
+                const page: { items: Difference[]; next: number | null } = await current.differences(view, start);
+                if (!isLate) lines.value = [...lines.value, ...page.items];
                 start = page.next;
             }
         };
@@ -84,7 +77,7 @@ export function Changes() {
     );
 }
 
-function sizes({ before, after }: Line): string {
+function sizes({ before, after }: Difference): string {
     if (before === null || after === null || before === after) return bytes(after ?? before ?? 0);
     return `${bytes(before)} → ${bytes(after)}`;
 }

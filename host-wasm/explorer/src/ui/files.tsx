@@ -5,7 +5,7 @@ import { download } from './download';
 import { visible } from './escape';
 import { bytes, count, counted, mode, time } from './format';
 import { Icon } from './icon';
-import { go, link, route } from './route';
+import { afresh, go, link, route } from './route';
 import { engine, generation, image, problem, settling, sizes } from './session';
 import { canUnfold, Tree, type Node, type Order } from './tree';
 import { Failed, Waiting } from './states';
@@ -88,7 +88,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
     };
     const choose = (node: Node): void => {
         cursor.value = node.row.path;
-        go({ path: node.row.path, tab: null, lines: null, offset: 0, compare: null });
+        go({ path: node.row.path, ...afresh });
     };
     const toggle = (node: Node): void => (node.unfolded ? tree.fold(node) : void tree.unfold(node));
 
@@ -282,5 +282,5 @@ function Marks({ row, problem }: { row: Node['row']; problem: Problem | null }) 
 
 /** The address of a path, for other panels. */
 export function pathLink(path: string): string {
-    return link({ path, panel: 'files', tab: null, lines: null, offset: 0, compare: null });
+    return link({ path, panel: 'files', ...afresh });
 }

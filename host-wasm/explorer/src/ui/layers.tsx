@@ -73,16 +73,17 @@ function Layer({ layer, isCurrent, meter }: { layer: LayerFacts; isCurrent: bool
             ) : (
                 <div class="closed">{head}</div>
             )}
-            <State layer={layer} />
+            <State layer={layer} isLocal={image.value !== null && isFile(image.value.place)} />
             {canShow && isCurrent && layer.format !== 'tar' && <Check layer={layer} key={layer.index} />}
             <Heat layer={layer} touched={meter?.touched[index] ?? []} />
         </li>
     );
 }
 
-function State({ layer }: { layer: LayerFacts }) {
+/** How far a layer is, and what can be done about it. */
+export function State({ layer, of = engine.value, isLocal }: { layer: LayerFacts; of?: typeof engine.value; isLocal: boolean }) {
     const start = (): void => {
-        engine.value?.download(layer.index).catch((thrown: unknown) => say(problem(thrown).message));
+        of?.download(layer.index).catch((thrown: unknown) => say(problem(thrown).message));
     };
     switch (layer.state) {
         case 'open':
@@ -101,7 +102,7 @@ function State({ layer }: { layer: LayerFacts }) {
                 <span class="state">
                     <span class="why">Not lazy: it has no table of contents.</span>
                     <button type="button" onClick={start}>
-                        {image.value && isFile(image.value.place) ? 'Read' : 'Download'} and index ({bytes(layer.size)})
+                        {isLocal ? 'Read' : 'Download'} and index ({bytes(layer.size)})
                     </button>
                 </span>
             );

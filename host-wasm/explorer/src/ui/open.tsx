@@ -7,13 +7,14 @@ import { Kept } from './kept';
 import { OpenFile } from './open-file';
 import { usePromised } from './promised';
 import { forget, recent } from './recent';
-import { format, go, route, start, typed } from './route';
+import { format, go, NO_IMAGE, route, start, typed } from './route';
 import type { Place } from '../api';
 import { title } from '../reference';
 import { server } from '../server';
 import { engine, image } from './session';
 
-function named(place: Place, tag: string | null, digest = place.reference): string {
+/** What an image is called, with its tag or digest. */
+export function named(place: Place, tag: string | null, digest = place.reference): string {
     return `${title(place)}${tag ? `:${tag}` : digest && `@${digest}`}`;
 }
 
@@ -32,7 +33,7 @@ export function OpenForm({ isBig = false }: { isBig?: boolean }) {
     const submit = (event: SubmitEvent): void => {
         event.preventDefault();
         const found = typed(text.value);
-        error.value = found ? '' : 'This is no image: HOST/REPOSITORY:TAG, HOST/REPOSITORY@sha256:DIGEST, or the URL of an OCI layout.';
+        error.value = found ? '' : NO_IMAGE;
         if (found) go({ ...start, ...found });
     };
     return (

@@ -4,9 +4,10 @@
  */
 import { signal } from '@preact/signals';
 import type { Place, View } from '../api';
-import { parseReference, placeIn } from '../reference';
+import { parseReference, placeIn, title } from '../reference';
+import type { Wanted } from './opened';
 
-export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'image';
+export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'against' | 'image';
 export type Tab = 'text' | 'hex' | 'picture' | 'json' | 'elf' | 'details' | 'compare';
 
 export interface Route {
@@ -30,6 +31,8 @@ export interface Route {
     query: string;
     /** Layers whose versions of a file are compared. */
     compare: [number, number] | null;
+    /** The image that this one is compared with. */
+    other: Wanted | null;
 }
 
 export const start: Route = {
@@ -44,9 +47,13 @@ export const start: Route = {
     offset: 0,
     query: '',
     compare: null,
+    other: null,
 };
 
-const panels: readonly string[] = ['files', 'search', 'changes', 'efficiency', 'image'] satisfies Panel[];
+/** What another path begins with: nothing that was chosen for the one before. */
+export const afresh = { tab: null, lines: null, offset: 0, compare: null } satisfies Partial<Route>;
+
+const panels: readonly string[] = ['files', 'search', 'changes', 'efficiency', 'against', 'image'] satisfies Panel[];
 const tabs: readonly string[] = ['text', 'hex', 'picture', 'json', 'elf', 'details', 'compare'] satisfies Tab[];
 
 /** Reads a fragment. What makes no sense is as if it were not there. */
@@ -61,6 +68,7 @@ export function parse(fragment: string): Route {
         const found = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(query.get(name) ?? '');
         return found ? [Number(found[1]), Number(found[2] ?? found[1])] : null;
     };
+    const other = typed(query.get('with') ?? '');
     const panel = query.get('panel') ?? '';
     const tab = query.get('tab') ?? '';
     return {
@@ -74,14 +82,15 @@ export function parse(fragment: string): Route {
         offset: numbers('offset')?.[0] ?? 0,
         query: query.get('q') ?? '',
         compare: numbers('compare'),
+        other: other && { ...other, platform: query.get('with-platform') },
     };
 }
 
 /** Writes a fragment; `parse` gives the same route back. */
 export function format(route: Route): string {
     if (!route.place) return '#/';
-    const { registry, repository, reference } = route.place;
-    const image = `${repository}${route.tag ? `:${route.tag}` : ''}${reference.includes(':') ? `@${reference}` : ''}`;
+    const { registry, repository } = route.place;
+    const image = repository + suffix(route.place, route.tag);
     const query = new URLSearchParams();
     const set = (name: string, value: unknown, unless: unknown): void => {
         if (value !== unless && value !== null) query.set(name, Array.isArray(value) ? value.join('-') : String(value));
@@ -94,10 +103,15 @@ export function format(route: Route): string {
     set('lines', route.lines, null);
     set('offset', route.offset, 0);
     set('compare', route.compare, null);
+    set('with', route.other && title(route.other.place) + suffix(route.other.place, route.other.tag), null);
+    set('with-platform', route.other?.platform, undefined);
     const path = route.path === '/' ? '' : `/-${encode(route.path)}`;
     const parameters = query.toString();
     return `#/r/${encodeURIComponent(registry).replace(/%3A/g, ':')}/${encode(image)}${path}${parameters ? `?${parameters}` : ''}`;
 }
+
+/** What to say when {@link typed} finds nothing. */
+export const NO_IMAGE = 'This is no image: HOST/REPOSITORY:TAG, HOST/REPOSITORY@sha256:DIGEST, or the URL of an OCI layout.';
 
 /** Reads what people type, as Docker understands it. */
 export function typed(text: string): { place: Place; tag: string | null } | null {
@@ -109,6 +123,10 @@ function split(place: Place | null): { place: Place; tag: string | null } | null
     if (!place) return null;
     const [, tag = null, digest = null] = /^(?:([^@:]+))?@?(sha256:.*)?$/.exec(place.reference) ?? [];
     return { place: { ...place, reference: digest ?? place.reference }, tag };
+}
+
+function suffix({ reference }: Place, tag: string | null): string {
+    return `${tag ? `:${tag}` : ''}${reference.includes(':') ? `@${reference}` : ''}`;
 }
 
 function encode(path: string): string {

@@ -12,6 +12,7 @@ import { go, link, route, type Tab } from '../route';
 import { engine, failures, generation, meter, settling, sizes } from '../session';
 import { Failed, Waiting } from '../states';
 import { Badge } from '../trust';
+import { Both } from './both';
 import { Compare } from './compare';
 import { Details } from './details';
 import { Elf } from './elf';
@@ -35,6 +36,16 @@ const names: Record<Tab, string> = {
 };
 
 export function Preview() {
+    const { panel, path, other } = route.value;
+    if (panel !== 'against' || !other) return <One />;
+    return (
+        <section class="preview" aria-label="Preview">
+            <Both path={path} />
+        </section>
+    );
+}
+
+function One() {
     const at = useComputed(() => `${route.value.view} ${route.value.path}`);
     const { path, view } = route.value;
     const current = engine.value;

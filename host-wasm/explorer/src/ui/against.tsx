@@ -1,0 +1,270 @@
+/** The open image against another one: which paths were added, removed and changed. */
+import { useSignal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { OpenImage, Problem } from '../api';
+import { compare, deviations, type Deviation, type Pair, type Totals } from '../comparison';
+import { base, parent } from '../engine/paths';
+import { parseQuery, type Query } from '../engine/query';
+import { isFile } from '../reference';
+import { Choices } from './choices';
+import { ChooseOther } from './choose-other';
+import { saveContent } from './download';
+import { visible } from './escape';
+import { bytes, count, counted, short } from './format';
+import { platformName } from './image-facts';
+import { State } from './layers';
+import { say } from './live';
+import { named } from './open';
+import { afresh, go, route, start } from './route';
+import { engine, generation, image, layers, other, problem, retryOther, settling } from './session';
+import { Failed, Waiting } from './states';
+
+/** Pairs that are on the list; the totals and the report have all. */
+const MOST_LISTED = 100_000;
+const SHOWN_AFTER_MS = 100;
+
+export function Against() {
+    const { other: wanted } = route.value;
+    const [before, after] = [other.image.value, image.value];
+    if (!wanted) return <ChooseOther />;
+    if (other.refused.value) {
+        return (
+            <Failed problem={other.refused.value} again={retryOther}>
+                <Another />
+            </Failed>
+        );
+    }
+    if (other.opening.value || other.settling.value || settling.value || !before || !after) return <Waiting what="Reading the tables of contents of both" />;
+    return <Compared before={before} after={after} key={`${before.digest} ${after.digest}`} />;
+}
+
+function Another() {
+    return (
+        <button type="button" onClick={() => go({ other: null })}>
+            Choose another
+        </button>
+    );
+}
+
+interface Found {
+    pairs: Pair[];
+    totals: Totals | null;
+    isDone: boolean;
+    problem: Problem | null;
+}
+
+/** Compares once more when another layer of one of them is open. */
+function useComparison(): Found {
+    const found = useSignal<Found>({ pairs: [], totals: null, isDone: false, problem: null });
+    const [before, after] = [other.engine.value, engine.value];
+    useEffect(() => {
+        let isLate = false;
+        found.value = { pairs: [], totals: null, isDone: false, problem: null };
+        const run = async (): Promise<void> => {
+            if (!before || !after) return;
+            const pairs: Pair[] = [];
+            let shown = performance.now();
+            let last: Totals | null = null;
+            for await (const { pairs: more, totals } of compare(before, after)) {
+                if (isLate) return;
+                if (pairs.length < MOST_LISTED) pairs.push(...more);
+                last = totals;
+                if (performance.now() - shown < SHOWN_AFTER_MS) continue;
+                shown = performance.now();
+                found.value = { pairs: [...pairs], totals, isDone: false, problem: null };
+            }
+            found.value = { pairs, totals: last, isDone: true, problem: null };
+            say(`${counted(last?.paths ?? 0, 'path')} compared, ${count((last?.paths ?? 0) - (last?.same ?? 0))} differ`);
+        };
+        run().catch((thrown: unknown) => isLate || (found.value = { ...found.value, problem: problem(thrown) }));
+        return () => void (isLate = true);
+    }, [before, after, other.generation.value, generation.value]);
+    return found.value;
+}
+
+function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
+    const { pairs, totals, isDone, problem: why } = useComparison();
+    const hidden = useSignal<ReadonlySet<Deviation>>(new Set(['time-only']));
+    const filter = useSignal('');
+    const isBySize = useSignal(false);
+    const toggle = (deviation: Deviation): void => {
+        const next = new Set(hidden.value);
+        if (!next.delete(deviation)) next.add(deviation);
+        hidden.value = next;
+    };
+    const { query, wrong } = parsed(filter.value);
+    const shown = pairs.filter(({ deviation, ...pair }) => !hidden.value.has(deviation) && matches(query, pair));
+    if (isBySize.value) shown.sort((one, next) => Math.abs(growth(next)) - Math.abs(growth(one)));
+    const sides = { before: { image: before, wanted: route.value.other }, after: { image: after, wanted: route.value } };
+    const swap = (): void => {
+        const { place, tag, platform, other: from, path } = route.value;
+        if (place && from) go({ ...start, ...from, path, panel: 'against', other: { place, tag, platform } });
+    };
+    return (
+        <div class="list against">
+            <div class="tools">
+                <span class="sides">
+                    From <b>{sideName(sides.before)}</b> to <b>{sideName(sides.after)}</b>
+                </span>
+                <button type="button" onClick={swap}>
+                    Swap
+                </button>
+                <Another />
+                <button type="button" disabled={!isDone} onClick={() => void save(before, after)}>
+                    Save as JSON
+                </button>
+            </div>
+            <Closed />
+            {totals && <Sums totals={totals} hidden={hidden.value} toggle={toggle} isDone={isDone} />}
+            <div class="tools">
+                <input
+                    type="search"
+                    aria-label="Filter paths"
+                    aria-invalid={wrong !== null}
+                    placeholder="Filter: words, *.so, size>1M, type:link"
+                    value={filter.value}
+                    spellcheck={false}
+                    onInput={({ currentTarget: { value } }) => (filter.value = value)}
+                />
+                <label>
+                    <input type="checkbox" checked={isBySize.value} onChange={() => (isBySize.value = !isBySize.value)} /> Largest change first
+                </label>
+                <span>{wrong ? visible(wrong) : counted(shown.length, 'path')}</span>
+                {totals && pairs.length >= MOST_LISTED && <span>of the first {count(pairs.length)}; the report has all</span>}
+            </div>
+            {why ? <Failed problem={why} /> : isDone && pairs.length === 0 ? <p class="empty">Both have the same files.</p> : <Pairs pairs={shown} />}
+        </div>
+    );
+}
+
+function Pairs({ pairs }: { pairs: Pair[] }) {
+    return (
+        <Choices
+            items={pairs}
+            label="Paths that differ"
+            className="pairs"
+            rowClass={({ deviation }) => deviation}
+            isSelected={({ path }) => path === route.value.path}
+            choose={({ path }) => go({ path, view: 'merged', ...afresh })}
+            says={(pair) => `${pair.deviation} ${visible(pair.path)} ${sizesOf(pair)}`}
+        >
+            {(pair) => (
+                <>
+                    <span class={`mark ${pair.deviation}`}>{pair.deviation}</span>
+                    <span class="text" title={visible(pair.path)}>
+                        <span class="directory">{visible(parent(pair.path).replace(/\/?$/, '/'))}</span>
+                        <span>
+                            {visible(base(pair.path))}
+                            {(pair.after ?? pair.before)?.kind === 'directory' && '/'}
+                        </span>
+                    </span>
+                    <span class="size">{sizesOf(pair)}</span>
+                </>
+            )}
+        </Choices>
+    );
+}
+
+function Sums({ totals, hidden, toggle, isDone }: { totals: Totals; hidden: ReadonlySet<Deviation>; toggle(deviation: Deviation): void; isDone: boolean }) {
+    const grown = totals.after - totals.before;
+    return (
+        <div class="tools" role="group" aria-label="Kinds of difference">
+            {deviations
+                .filter((deviation) => totals.counts[deviation] > 0)
+                .map((deviation) => {
+                    const { before, after } = totals.sizes[deviation];
+                    const sizes = deviation === 'added' ? bytes(after) : before === after || deviation === 'removed' ? bytes(before) : `${bytes(before)} → ${bytes(after)}`;
+                    return (
+                        <label key={deviation} class={`mark ${deviation}`}>
+                            <input type="checkbox" checked={!hidden.has(deviation)} onChange={() => toggle(deviation)} /> {count(totals.counts[deviation])} {deviation}, {sizes}
+                        </label>
+                    );
+                })}
+            <span>
+                {count(totals.same)} the same; {bytes(totals.before)} → {bytes(totals.after)} ({grown < 0 ? '−' : '+'}
+                {bytes(Math.abs(grown))}){!isDone && ', still comparing…'}
+            </span>
+        </div>
+    );
+}
+
+/** Layers whose files are not compared, since they are not lazy, or failed. */
+function Closed() {
+    const sides = [
+        { name: 'The other image', opened: other.image.value, closed: other.layers.value, of: other.engine.value },
+        { name: 'This image', opened: image.value, closed: layers.value, of: engine.value },
+    ].map(({ closed, ...side }) => ({ ...side, closed: closed.filter(({ state }) => state !== 'open') }));
+    if (sides.every(({ closed }) => closed.length === 0)) return null;
+    return (
+        <ul class="closed-layers">
+            {sides.flatMap(({ name, opened, closed, of }) =>
+                closed.map((layer) => (
+                    <li key={`${name} ${layer.index}`}>
+                        <span>
+                            {name} is compared without its layer {layer.index + 1} <code>{short(layer.digest)}</code>.
+                        </span>{' '}
+                        <State layer={layer} of={of} isLocal={opened !== null && isFile(opened.place)} />
+                    </li>
+                )),
+            )}
+        </ul>
+    );
+}
+
+interface Side {
+    image: OpenImage;
+    wanted: Pick<typeof route.value, 'tag'> | null;
+}
+
+function sideName({ image: { place, digest, platform, platforms }, wanted }: Side): string {
+    const on = platforms.length > 1 ? ` (${platformName(platform)})` : '';
+    return visible(`${named(place, wanted?.tag ?? null, '')}@${short(digest)}${on}`);
+}
+
+function parsed(text: string): { query: Query | null; wrong: string | null } {
+    try {
+        return { query: text.trim() ? parseQuery(text) : null, wrong: null };
+    } catch (thrown) {
+        return { query: null, wrong: problem(thrown).message };
+    }
+}
+
+function matches(query: Query | null, { path, before, after }: Omit<Pair, 'deviation'>): boolean {
+    if (!query) return true;
+    const found = [before, after].filter((object) => object !== null);
+    return found.some(({ kind, size, mode, layer }) => query.matches({ path, kind, size, mode, layer, visible: () => true }));
+}
+
+function growth({ before, after }: Pair): number {
+    return (after?.size ?? 0) - (before?.size ?? 0);
+}
+
+function sizesOf({ before, after }: Pair): string {
+    const files = [before, after].filter((object) => object?.kind === 'regular');
+    if (files.length === 0) return '';
+    if (files.length === 2 && before?.size !== after?.size) return `${bytes(before?.size ?? 0)} → ${bytes(after?.size ?? 0)}`;
+    return bytes(files[0]?.size ?? 0);
+}
+
+/** Writes a report of all that differs; goes through both trees again, since not all need be on the list. */
+async function save(before: OpenImage, after: OpenImage): Promise<void> {
+    const [one, next] = [other.engine.peek(), engine.peek()];
+    if (!one || !next) return;
+    const about = ({ place, digest, platform }: OpenImage): object => ({ registry: place.registry, repository: place.repository, digest, platform: platformName(platform) });
+    const parts = [`{"from":${JSON.stringify(about(before))},\n"to":${JSON.stringify(about(after))},\n"differences":[`];
+    try {
+        let comma = '\n';
+        let all: Totals | null = null;
+        for await (const { pairs, totals } of compare(one, next)) {
+            for (const pair of pairs) {
+                parts.push(comma, JSON.stringify(pair));
+                comma = ',\n';
+            }
+            all = totals;
+        }
+        parts.push(`],\n"totals":${JSON.stringify(all)}}\n`);
+        saveContent(new Blob(parts, { type: 'application/json' }), 'comparison.json');
+    } catch (thrown) {
+        say(problem(thrown).message);
+    }
+}
