@@ -57,7 +57,7 @@ test('what differs between two tags is found without their files', async () => {
     const { tab, close } = await visit(address, { acceptDownloads: true });
     await tab.getByLabel('Another tag').selectOption('1');
     const list = tab.getByRole('listbox', { name: 'Paths that differ' });
-    await tab.getByRole('option', { name: '/etc/text.conf' }).waitFor();
+    await tab.getByRole('option', { name: 'text.conf' }).waitFor();
     assert.match(await hash(tab), /compare:2@sha256:[0-9a-f]{64}\?.*with=127\.0\.0\.1:\d+\/compare:1@sha256:[0-9a-f]{64}/);
     const asked = blobs(registry.requests());
     for (const { path } of asked) assert.ok(asked.filter((other) => other.path === path).length <= 2, path);
@@ -77,9 +77,9 @@ test('what differs between two tags is found without their files', async () => {
     assert.deepEqual([report.from.digest === report.to.digest, report.from.repository], [false, 'compare']);
 
     // Times alone are not on the list unless they are wanted.
-    assert.equal(await list.getByRole('option', { name: '/etc/time' }).count(), 0);
+    assert.equal(await list.getByRole('option', { name: /etc.* time / }).count(), 0);
     await kinds.getByRole('checkbox', { name: /time-only/ }).check();
-    await list.getByRole('option', { name: '/etc/time' }).waitFor();
+    await list.getByRole('option', { name: /etc.* time / }).waitFor();
     await tab.getByRole('searchbox', { name: 'Filter paths' }).fill('*.conf');
     await tab.getByText('2 paths', { exact: true }).waitFor();
     await tab.getByRole('searchbox', { name: 'Filter paths' }).fill('size>100k');
@@ -93,7 +93,7 @@ test('a row opens both versions, by keys, and the link restores it', async () =>
     const { tab, close } = await visit(`${address}&with=${registry.host}/compare:1`);
     const list = tab.getByRole('listbox', { name: 'Paths that differ' });
     await list.focus();
-    await tab.getByRole('option', { name: '/etc/text.conf' }).waitFor();
+    await tab.getByRole('option', { name: 'text.conf' }).waitFor();
     await tab.keyboard.press('Home');
     for (let step = 0; step < 20 && !/\/etc\/mode/.test(await cursor(tab)); step += 1) await tab.keyboard.press('ArrowDown');
     registry.forget();
@@ -144,5 +144,5 @@ test('both sides change places, and what cannot be opened is said', async () => 
 
 /** The row that has the cursor. */
 function cursor(tab) {
-    return tab.evaluate(() => document.getElementById(document.querySelector('[role=listbox]').getAttribute('aria-activedescendant'))?.getAttribute('aria-label') ?? '');
+    return tab.evaluate(() => document.getElementById(document.querySelector('[role=listbox]').getAttribute('aria-activedescendant'))?.textContent ?? '');
 }

@@ -19,6 +19,7 @@ before(async () => {
     registry = await startRegistry();
     explorer = await startExplorer();
     await convert(layout('looks', tars()), `${registry.host}/looks:lazy`);
+    await convert(layout('looks-before', tars().slice(0, 1)), `${registry.host}/looks:before`);
 });
 
 const views = {
@@ -30,6 +31,8 @@ const views = {
     compare: '/looks:lazy/-/etc/os-release?tab=compare&panel=changes&layer=1',
     efficiency: '/looks:lazy/-/bin?panel=efficiency',
     missing: '/not-there:lazy',
+    choose: '/looks:lazy?panel=against',
+    against: () => `/looks:lazy/-/etc/os-release?panel=against&with=${registry.host}/looks:before`,
 };
 
 for (const [name, view] of Object.entries(views)) {
@@ -41,7 +44,8 @@ for (const [name, view] of Object.entries(views)) {
     })) {
         if (look === 'forced' && name !== 'files' && name !== 'layer') continue;
         test(`${name}, ${look}`, async () => {
-            const url = explorer.url + (view && `#/r/${registry.host}${view}`);
+            const at = typeof view === 'function' ? view() : view;
+            const url = explorer.url + (at && `#/r/${registry.host}${at}`);
             const { tab, close } = await visit(url, { viewport: { width: 1400, height: 860 }, bypassCSP: true, ...options });
             await tab.locator('.waiting').first().waitFor({ state: 'detached' });
             await tab.waitForFunction(() => !document.querySelector('.waiting, .pending') && document.querySelector('h1'));
@@ -56,6 +60,23 @@ for (const [name, view] of Object.entries(views)) {
         });
     }
 }
+
+test('the tree has as many columns as there is room for', async () => {
+    const { tab, close } = await visit(`${explorer.url}#/r/${registry.host}/looks:lazy`);
+    const row = tab.getByRole('row', { name: /^usr/ });
+    const widths = { 1920: ['size', 'mode', 'owner', 'time'], 1000: ['size', 'mode', 'owner', 'time'], 1001: ['size', 'mode', 'owner', 'time'], 560: ['size', 'mode', 'owner', 'time'], 400: ['size', 'mode', 'owner', 'time'], 360: ['size', 'mode'], 320: ['size'] };
+    for (const [width, expected] of Object.entries(widths)) {
+        await tab.setViewportSize({ width: Number(width), height: 700 });
+        await row.getByText(/^300 kB$/).waitFor();
+        const cells = await row.evaluate((row) => [...row.children].filter((cell) => cell.offsetWidth > 0).map((cell) => [cell.className, cell.scrollWidth > cell.clientWidth]));
+        assert.deepEqual(cells.slice(1).map(([name]) => name), expected, `${width} pixels`);
+        assert.deepEqual(cells.filter(([, isCut]) => isCut), [], `${width} pixels`);
+        const heads = await tab.locator('.heads > *').evaluateAll((heads) => heads.filter((head) => head.offsetWidth > 0).map((head) => head.getBoundingClientRect().left));
+        const places = await row.locator('> *').evaluateAll((cells) => cells.filter((cell) => cell.offsetWidth > 0).map((cell) => cell.getBoundingClientRect().left));
+        assert.deepEqual(places.slice(1), heads.slice(1), `${width} pixels`);
+    }
+    await close();
+});
 
 test('50,000 names scroll without a frame of more than 50 ms', async () => {
     const names = Array.from({ length: 50_000 }, (_, index) => ({ path: `all/name-${index}`, content: index % 7 ? '' : `${index}\n` }));

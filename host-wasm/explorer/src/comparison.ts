@@ -42,7 +42,7 @@ export async function* compare(before: Lister, after: Lister): AsyncGenerator<{ 
     let pairs: Pair[] = [];
     for (;;) {
         if (one.isEmpty || other.isEmpty) {
-            if (pairs.length > 0) yield { pairs, totals: totals.now() };
+            if (totals.isBegun) yield { pairs, totals: totals.now() };
             pairs = [];
             await Promise.all([one.fill(), other.fill()]);
         }
@@ -151,6 +151,10 @@ class Sum {
             totals[side] += object.size;
             if (deviation) totals.sizes[deviation][side] += object.size;
         }
+    }
+
+    get isBegun(): boolean {
+        return this.#totals.paths > 0;
     }
 
     now(): Totals {

@@ -1,5 +1,6 @@
 /** The open image against another one: which paths were added, removed and changed. */
 import { useSignal } from '@preact/signals';
+import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import type { OpenImage, Problem } from '../api';
 import { compare, deviations, type Deviation, type Pair, type Totals } from '../comparison';
@@ -95,7 +96,7 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
     const { query, wrong } = parsed(filter.value);
     const shown = pairs.filter(({ deviation, ...pair }) => !hidden.value.has(deviation) && matches(query, pair));
     if (isBySize.value) shown.sort((one, next) => Math.abs(growth(next)) - Math.abs(growth(one)));
-    const sides = { before: { image: before, wanted: route.value.other }, after: { image: after, wanted: route.value } };
+    const names = sides(before, after);
     const swap = (): void => {
         const { place, tag, platform, other: from, path } = route.value;
         if (place && from) go({ ...start, ...from, path, panel: 'against', other: { place, tag, platform } });
@@ -103,16 +104,21 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
     return (
         <div class="list against">
             <div class="tools">
-                <span class="sides">
-                    From <b>{sideName(sides.before)}</b> to <b>{sideName(sides.after)}</b>
+                <dl class="sides">
+                    <dt>From</dt>
+                    <dd>{names.before}</dd>
+                    <dt>To</dt>
+                    <dd>{names.after}</dd>
+                </dl>
+                <span class="actions">
+                    <button type="button" onClick={swap}>
+                        Swap
+                    </button>
+                    <Another />
+                    <button type="button" disabled={!isDone} onClick={() => void save(before, after)}>
+                        Save as JSON
+                    </button>
                 </span>
-                <button type="button" onClick={swap}>
-                    Swap
-                </button>
-                <Another />
-                <button type="button" disabled={!isDone} onClick={() => void save(before, after)}>
-                    Save as JSON
-                </button>
             </div>
             <Closed />
             {totals && <Sums totals={totals} hidden={hidden.value} toggle={toggle} isDone={isDone} />}
@@ -132,7 +138,7 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
                 <span>{wrong ? visible(wrong) : counted(shown.length, 'path')}</span>
                 {totals && pairs.length >= MOST_LISTED && <span>of the first {count(pairs.length)}; the report has all</span>}
             </div>
-            {why ? <Failed problem={why} /> : isDone && pairs.length === 0 ? <p class="empty">Both have the same files.</p> : <Pairs pairs={shown} />}
+            {why ? why.kind !== 'not-lazy' && <Failed problem={why} /> : !totals ? <Waiting what="Comparing" /> : isDone && pairs.length === 0 ? <p class="empty">Both have the same files.</p> : <Pairs pairs={shown} />}
         </div>
     );
 }
@@ -146,7 +152,6 @@ function Pairs({ pairs }: { pairs: Pair[] }) {
             rowClass={({ deviation }) => deviation}
             isSelected={({ path }) => path === route.value.path}
             choose={({ path }) => go({ path, view: 'merged', ...afresh })}
-            says={(pair) => `${pair.deviation} ${visible(pair.path)} ${sizesOf(pair)}`}
         >
             {(pair) => (
                 <>
@@ -181,8 +186,9 @@ function Sums({ totals, hidden, toggle, isDone }: { totals: Totals; hidden: Read
                     );
                 })}
             <span>
-                {count(totals.same)} the same; {bytes(totals.before)} → {bytes(totals.after)} ({grown < 0 ? '−' : '+'}
-                {bytes(Math.abs(grown))}){!isDone && ', still comparing…'}
+                {count(totals.same)} the same; {bytes(totals.before)} → {bytes(totals.after)}
+                {grown !== 0 && ` (${grown < 0 ? '−' : '+'}${bytes(Math.abs(grown))})`}
+                {!isDone && ', still comparing…'}
             </span>
         </div>
     );
@@ -211,14 +217,17 @@ function Closed() {
     );
 }
 
-interface Side {
-    image: OpenImage;
-    wanted: Pick<typeof route.value, 'tag'> | null;
-}
-
-function sideName({ image: { place, digest, platform, platforms }, wanted }: Side): string {
-    const on = platforms.length > 1 ? ` (${platformName(platform)})` : '';
-    return visible(`${named(place, wanted?.tag ?? null, '')}@${short(digest)}${on}`);
+/** What both are called: what is the same of their names is left out. */
+function sides(before: OpenImage, after: OpenImage): { before: ComponentChildren; after: ComponentChildren } {
+    const { other: wanted, tag } = route.value;
+    const isNear = before.place.registry === after.place.registry;
+    const name = ({ place, digest, platform, platforms }: OpenImage, tag: string | null): ComponentChildren => (
+        <>
+            <b>{visible(named(place, tag, '').slice(isNear && !isFile(place) ? place.registry.length + 1 : 0))}</b> <code>{short(digest)}</code>
+            {platforms.length > 1 && ` ${visible(platformName(platform))}`}
+        </>
+    );
+    return { before: name(before, wanted?.tag ?? null), after: name(after, tag) };
 }
 
 function parsed(text: string): { query: Query | null; wrong: string | null } {

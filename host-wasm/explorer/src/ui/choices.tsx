@@ -13,12 +13,10 @@ interface ChoicesProps<T> {
     rowClass(item: T): string;
     isSelected(item: T): boolean;
     choose(item: T): void;
-    /** What a row says, where it is not its text. */
-    says?(item: T): string;
     children(item: T): ComponentChildren;
 }
 
-export function Choices<T>({ items, label, className, rowClass, isSelected, choose, says, children }: ChoicesProps<T>) {
+export function Choices<T>({ items, label, className, rowClass, isSelected, choose, children }: ChoicesProps<T>) {
     const body = useRef<HTMLDivElement>(null);
     const cursor = useSignal(0);
     const { first, last, slot, onScroll, show, page } = useWindow(body, items.length);
@@ -56,7 +54,6 @@ export function Choices<T>({ items, label, className, rowClass, isSelected, choo
                         key={number < first || number >= last ? 'away' : slot(number)}
                         class={`row ${rowClass(item)}${number === at ? ' cursor' : ''}`}
                         style={{ top: `${number * ROW}px` }}
-                        aria-label={says?.(item)}
                         aria-selected={isSelected(item)}
                         aria-posinset={number + 1}
                         aria-setsize={items.length}

@@ -17,7 +17,7 @@ const columns: { order: Order | null; className: string; label: string }[] = [
     { order: 'size', className: 'size', label: 'Size' },
     { order: null, className: 'mode', label: 'Mode' },
     { order: null, className: 'owner', label: 'Owner' },
-    { order: 'modified', className: 'time', label: 'Modified (UTC)' },
+    { order: 'modified', className: 'time', label: 'Modified' },
 ];
 
 export function Files() {
@@ -212,6 +212,7 @@ function TreeRow({ node, index, isCursor, isSelected, choose, toggle }: RowProps
     const { row, level, unfolded } = node;
     const folder = canUnfold(row);
     const name = visible(row.name);
+    const [day, clock] = time(row.modified).split(' ');
     return (
         <div
             id={`row-${index}`}
@@ -252,7 +253,8 @@ function TreeRow({ node, index, isCursor, isSelected, choose, toggle }: RowProps
                 {row.uid}:{row.gid}
             </span>
             <span role="gridcell" class="time">
-                {time(row.modified)}
+                {day}
+                <span class="clock"> {clock}</span>
             </span>
         </div>
     );

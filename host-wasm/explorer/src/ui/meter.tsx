@@ -1,7 +1,7 @@
 /** What looking at the image has cost so far. */
 import { isFile } from '../reference';
 import { bytes, counted, percent } from './format';
-import { image, meter, openLayers } from './session';
+import { image, meter, openLayers, other } from './session';
 
 export function MeterBar() {
     const now = meter.value;
@@ -28,6 +28,7 @@ export function MeterBar() {
                     <b>{percent(total - fetched, total)}</b> saved against a pull
                 </span>
             )}
+            {other.meter.value && <span>{bytes(other.meter.value.fetched)} of the image that it is compared with</span>}
             {image.value.offline && <span class="offline">offline: what was seen before</span>}
         </footer>
     );

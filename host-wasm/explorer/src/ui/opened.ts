@@ -1,7 +1,7 @@
 /** An image in an engine of its own, and what the engine tells of it, as signals. */
 import { proxy } from 'comlink';
 import { batch, computed, signal } from '@preact/signals';
-import { ApiError, type Access, type Events, type LayerFacts, type OpenImage, type Place, type Problem } from '../api';
+import { ApiError, type Access, type Events, type LayerFacts, type Meter, type OpenImage, type Place, type Problem } from '../api';
 import { startEngine } from '../engine/client';
 import { server } from '../server';
 import { fileAt } from './given';
@@ -23,6 +23,7 @@ export class Opened {
     /** Why the image cannot be opened. */
     readonly refused = signal<Problem | null>(null);
     readonly opening = signal(false);
+    readonly meter = signal<Meter | null>(null);
     /** Layers whose tree can be shown. */
     readonly openLayers = computed(() => this.layers.value.filter(({ state }) => state === 'open'));
     /** Whether layers are still on their way. */
@@ -36,7 +37,7 @@ export class Opened {
         void this.#running?.close();
         this.#running = null;
         batch(() => {
-            this.engine.value = this.image.value = this.refused.value = null;
+            this.engine.value = this.image.value = this.refused.value = this.meter.value = null;
             this.layers.value = [];
             this.opening.value = false;
         });
@@ -53,7 +54,8 @@ export class Opened {
             const onEvent = proxy((event: Events) => {
                 if (!current()) return;
                 hear(event);
-                if (event.type === 'layer') this.layers.value = merge(this.layers.value, [event.layer]);
+                if (event.type === 'meter') this.meter.value = event.meter;
+                else if (event.type === 'layer') this.layers.value = merge(this.layers.value, [event.layer]);
             });
             const found = await started.engine.open(asked(place, tag), access, platform, onEvent);
             if (!current()) return null;
@@ -63,6 +65,9 @@ export class Opened {
                 this.layers.value = merge(found.layers, this.layers.value);
                 this.opening.value = false;
             });
+            // What it cost until now; it is told only when more is fetched.
+            const cost = await started.engine.meter();
+            if (current()) this.meter.value ??= cost;
             return found;
         } catch (thrown) {
             if (!current()) return null;

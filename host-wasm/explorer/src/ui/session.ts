@@ -1,6 +1,6 @@
 /** The image that is open, as the address says it, and the one that it is compared with. */
 import { batch, effect, signal } from '@preact/signals';
-import type { Events, Meter, OpenImage, Problem, View } from '../api';
+import type { Events, OpenImage, Problem, View } from '../api';
 import { isFile } from '../reference';
 import { server } from '../server';
 import { publish } from '../vfs';
@@ -12,11 +12,10 @@ import { go, route, type Route } from './route';
 export { problem } from './opened';
 
 const shown = new Opened();
-export const { engine, image, layers, refused, opening, openLayers, settling, generation } = shown;
+export const { engine, image, layers, refused, opening, openLayers, settling, generation, meter } = shown;
 /** The image that the open one is compared with. */
 export const other = new Opened();
 
-export const meter = signal<Meter | null>(null);
 /** Whether registries are asked without a proxy, which has credentials of its own. */
 export const isDirect = signal(false);
 /** Chunks and tables that failed their check. */
@@ -59,7 +58,6 @@ async function open(next: Route, authorization?: string): Promise<void> {
     const image = wanted(next);
     keys.shown = keyOf(image);
     batch(() => {
-        meter.value = null;
         failures.value = [];
         sizes.value = new Map();
     });
@@ -70,8 +68,6 @@ async function open(next: Route, authorization?: string): Promise<void> {
     if (!found || !opened) return;
     publish({ place: found.place, digest: found.digest, engine: opened });
     pin(found, image);
-    const before = await opened.meter();
-    if (shown.engine.peek() === opened) meter.value ??= before;
     say(`${image.place.repository}: ${found.layers.length} layers`);
 }
 
@@ -100,9 +96,6 @@ function heard(event: Events): void {
             if (changes !== null && layers.value[index]?.changes === null) learned(index);
             break;
         }
-        case 'meter':
-            meter.value = event.meter;
-            break;
         case 'sizes':
             learned(event.view);
             break;
