@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { page, startRegistry, visit, work } from './harness.mjs';
+import { blobs, page, startRegistry, sum, visit, work } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
 import { big, layers } from './sample.mjs';
 import { startExplorer } from './servers.mjs';
@@ -208,6 +208,37 @@ test('files and directories are downloaded', async () => {
     const packed = await take('Download as tar');
     assert.equal(packed.name, 'kinds.tar');
     assert.ok(packed.bytes.includes(png));
+    await close();
+});
+
+test('a large download says first what it fetches, and can be left', async () => {
+    const { tab, close } = await open('/-/big.bin', { acceptDownloads: true });
+    await tab.waitForFunction(() => navigator.serviceWorker.controller);
+    const question = tab.getByRole('dialog', { name: 'Download big.bin?' });
+    await tab.getByRole('button', { name: /^Download \(/ }).click();
+    registry.forget();
+    const said = await question.getByText('That fetches').textContent();
+    const [, megabytes, number] = /fetches ([\d.]+) MB in about (\d+) requests/.exec(said);
+    await tab.keyboard.press('Escape');
+    await question.waitFor({ state: 'hidden' });
+    await tab.waitForTimeout(200);
+    assert.deepEqual(blobs(registry.requests()), []);
+    await tab.getByRole('button', { name: /^Download \(/ }).click();
+    const coming = tab.waitForEvent('download');
+    await question.getByRole('button', { name: 'Download' }).click();
+    assert.ok(readFileSync(await (await coming).path()).equals(big));
+    const asked = blobs(registry.requests());
+    const fetched = sum(asked.map(({ bytes }) => bytes)) / 1e6;
+    assert.ok(Math.abs(fetched - megabytes) < 0.1 * fetched, `${fetched} MB, not ${megabytes}`);
+    assert.ok(Math.abs(asked.length - number) <= 0.2 * number + 1, `${asked.length} requests, not ${number}`);
+    // What is here already is no reason to ask; a directory is asked for like a file.
+    const again = tab.waitForEvent('download');
+    await tab.getByRole('button', { name: /^Download \(/ }).click();
+    await again;
+    const { tab: other, close: closeOther } = await open();
+    await other.getByRole('button', { name: 'Download as tar' }).click();
+    await other.getByRole('dialog', { name: 'Download root.tar?' }).getByRole('button', { name: 'Cancel' }).click();
+    await closeOther();
     await close();
 });
 

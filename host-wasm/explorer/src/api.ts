@@ -262,6 +262,16 @@ export type Events =
     /** A chunk or table failed its check. The bytes were thrown away. */
     | { type: 'failure'; problem: Problem; path: string | null };
 
+/** What a read takes. */
+export interface Cost {
+    /** Bytes to fetch, with what lies between what is wanted. */
+    bytes: number;
+    /** Bytes of the blobs that are kept already. */
+    kept: number;
+    /** Requests, about. */
+    requests: number;
+}
+
 export interface Progress {
     done: number;
     total: number;
@@ -280,6 +290,8 @@ export interface ImageEngine {
     read(view: View, path: string, offset: number, length: number): Promise<Piece>;
     /** Bytes that reading this part would fetch from the registry now. */
     estimate(view: View, path: string, offset: number, length: number): Promise<number>;
+    /** What reading a file, or all of a directory, would fetch now. */
+    cost(view: View, path: string): Promise<Cost>;
     /** A whole file, as it is fetched and verified. */
     stream(view: View, path: string): Promise<ReadableStream<Uint8Array>>;
     /** A directory or file as a tar, with owners, times, links and extended attributes. */

@@ -10,8 +10,8 @@ export interface Ask {
     tar: boolean;
 }
 
-/** A page first says that it has the image (`{ wait: true }`), then what is there. `text` is whether it looks like text. */
-export type Answer = { absent: true } | { size: number; text: boolean } | { status: number; message: string };
+/** A page first says that it has the image (`{ wait: true }`), then what is there. `text` is whether it looks like text, `name` what it is called as a download. */
+export type Answer = { absent: true } | { size: number; text: boolean; name: string } | { status: number; message: string };
 
 /** Gives a part of the file, or the next piece of the tar. */
 export type Pull = { offset: number; length: number } | { next: true } | { stop: true };

@@ -1,5 +1,6 @@
 /** The page's end of the service worker. */
 import { ApiError, type Problem } from './api';
+import { downloadName } from './download-name';
 import type { Answer, Ask, Piece, Pull } from './fs-messages';
 import type { VirtualImage } from './vfs';
 
@@ -40,16 +41,17 @@ async function answer({ path, view, tar }: Ask, port: MessagePort, image: Virtua
     say({ wait: true });
     try {
         const row = await image.stat(path, { view });
+        const name = downloadName(path, tar);
         if (tar) {
             give(port, image, path, view, (await image.tar(path, { view })).getReader());
-            return say({ size: 0, text: false });
+            return say({ size: 0, text: false, name });
         }
         if (row.kind === 'directory') return say({ status: 400, message: `${path} is a directory; ?tar gives all that is in it.` });
         if (row.kind !== 'regular') return say({ status: 400, message: `${path} has no content.` });
         const size = row.size ?? 0;
         const text = size === 0 || !(await image.engine.read(view, path, 0, Math.min(size, SNIFFED))).bytes.includes(0);
         give(port, image, path, view, null);
-        say({ size, text });
+        say({ size, text, name });
     } catch (thrown) {
         const { kind, message } = thrown instanceof ApiError ? thrown.problem : { kind: 'internal' as const, message: String(thrown) };
         say({ status: STATUS[kind] ?? 502, message });

@@ -85,11 +85,10 @@ async function serve(event: FetchEvent, path: string, parameters: URLSearchParam
     if (!asked) return say(503, `No page has ${place.image} open. Open it, and leave it open.`);
     const { answer, port } = asked;
     if ('status' in answer) return say(answer.status, answer.message);
-    const name = safe(place.path.slice(place.path.lastIndexOf('/') + 1) || 'root');
     const attachment = tar || parameters.has('download');
     const described: Record<string, string> = {
         'content-type': tar ? 'application/x-tar' : answer.text && !attachment ? 'text/plain; charset=utf-8' : 'application/octet-stream',
-        ...(attachment ? { 'content-disposition': disposition(tar ? `${name}.tar` : name) } : {}),
+        ...(attachment ? { 'content-disposition': disposition(answer.name) } : {}),
     };
     if (tar) return new Response(method === 'HEAD' ? null : body(event, port, 0, null), { headers: guarded(described) });
     const { size } = answer;
@@ -202,10 +201,4 @@ function disposition(name: string): string {
     const ascii = name.replace(/[^\x20-\x7e]|["\\%]/g, '_');
     const exact = encodeURIComponent(name).replace(/['()*]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`);
     return `attachment; filename="${ascii}"; filename*=UTF-8''${exact}`;
-}
-
-/** A name that is one on every system, and that looks like what it is. */
-function safe(name: string): string {
-    const plain = name.toWellFormed().replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}<>:"/\\|?*]/gu, '_').replace(/^\.+|[. ]+$/g, '_');
-    return [...plain].slice(0, 120).join('') || '_';
 }

@@ -1,6 +1,6 @@
 /** One image: what the page can ask of it. */
 import { transfer } from 'comlink';
-import type { Access, Details, Difference, Efficiency, Events, Found, ImageEngine, LayerFacts, Listed, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
+import type { Access, Cost, Details, Difference, Efficiency, Events, Found, ImageEngine, LayerFacts, Listed, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
 import { concat } from './bytes';
 import { Store } from './cache';
 import { differences } from './differences';
@@ -92,7 +92,11 @@ export class Image implements ImageEngine {
 
     async estimate(view: View, path: string, offset: number, length: number): Promise<number> {
         const { layer, entry } = await this.#file(view, path);
-        return layer.estimate([{ file: entry.id, offset, length, path }]);
+        return (await layer.estimate([{ file: entry.id, offset, length, path }])).bytes;
+    }
+
+    async cost(view: View, path: string): Promise<Cost> {
+        return (await plan(await this.#image().ready(view), view, path)).cost;
     }
 
     async stream(view: View, path: string): Promise<ReadableStream<Uint8Array>> {
@@ -107,7 +111,7 @@ export class Image implements ImageEngine {
     async tar(view: View, path: string): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }> {
         const trees = await this.#image().ready(view);
         const planned = await plan(trees, view, path);
-        return { stream: streamed((signal) => write(planned, trees, signal)), estimate: planned.estimate };
+        return { stream: streamed((signal) => write(planned, trees, signal)), estimate: planned.cost.bytes };
     }
 
     async search(query: string, onPage: (found: Found[]) => void): Promise<number> {

@@ -123,7 +123,7 @@ function files(trees: Trees): Files {
         },
         async estimate(paths) {
             let sum = 0;
-            for (const [layer, parts] of grouped(paths)) sum += await layer.estimate(parts);
+            for (const [layer, parts] of grouped(paths)) sum += (await layer.estimate(parts)).bytes;
             return sum;
         },
         async *read(paths) {

@@ -1,5 +1,5 @@
 /** A layer of the image: opens itself, and reads verified content. */
-import { ApiError, type Assurance, type Events, type LayerFacts } from '../api';
+import { ApiError, type Assurance, type Cost, type Events, type LayerFacts } from '../api';
 import { concat } from './bytes';
 import type { Store } from './cache';
 import { ChunkTables, type ChunkFacts } from './chunks';
@@ -8,6 +8,7 @@ import type { Meters } from './meter';
 import { LocalContent } from './local';
 import { download, open as openLocal } from './ordinary';
 import { asProblem, engine, isTransient, problem, type About } from './problems';
+import { requests } from './requests';
 import { pack, unpack, type Segment } from './segments';
 import { Slices } from './slices';
 import type { Source } from './source';
@@ -262,20 +263,22 @@ export class ImageLayer {
         return this.#chunks;
     }
 
-    /** Bytes that reading these parts would fetch now, in whole members. */
-    async estimate(parts: Part[]): Promise<number> {
+    /** What reading these parts would fetch now, in whole members. */
+    async estimate(parts: Part[]): Promise<Cost> {
         const { store } = this.#context;
         const members = new Map<number, number>();
+        const known = new Map<number, number>();
         const slices = new Slices();
         for (const { file, offset, length } of parts) {
             await slices.breathe();
             for (const chunk of this.#tables().covering(file, offset, length)) {
                 if (chunk.blobOffset === null || chunk.blobLength === null) continue;
-                if (this.#local || (chunk.digest !== null && store.has(chunk.digest))) continue;
-                members.set(chunk.blobOffset, Math.max(members.get(chunk.blobOffset) ?? 0, chunk.blobLength));
+                const isKept = this.#local !== null || (chunk.digest !== null && store.has(chunk.digest));
+                const into = isKept ? known : members;
+                into.set(chunk.blobOffset, Math.max(into.get(chunk.blobOffset) ?? 0, chunk.blobLength));
             }
         }
-        return [...members.values()].reduce((sum, length) => sum + length, 0);
+        return { ...requests(members), kept: [...known.values()].reduce((sum, length) => sum + length, 0) };
     }
 
     /**

@@ -1,5 +1,5 @@
 /** A directory or file as a tar. Content is read in the order of the blobs, so that few requests bring it. */
-import type { View } from '../api';
+import type { Cost, View } from '../api';
 import { concat } from './bytes';
 import { walk } from './findings';
 import { append } from './groups';
@@ -32,8 +32,8 @@ export interface Plan {
     others: { name: string; node: Node; link?: string }[];
     /** In the order of the blobs, by layer. */
     files: File[];
-    /** Bytes that have to be fetched. */
-    estimate: number;
+    /** What has to be fetched. */
+    cost: Cost;
     /** Whether whiteouts are written, as layers have them. */
     whiteouts: boolean;
 }
@@ -70,9 +70,14 @@ export async function plan(trees: Trees, view: View, path: string): Promise<Plan
         }
     }
     const sorted = [...files.values()].sort((one, other) => one.layer.facts.index - other.layer.facts.index || one.at - other.at);
-    let estimate = 0;
-    for (const [layer, group] of byLayer(sorted)) estimate += await layer.estimate(group.map(whole));
-    return { others, files: sorted, estimate, whiteouts: view !== 'merged' };
+    const cost: Cost = { bytes: 0, kept: 0, requests: 0 };
+    for (const [layer, group] of byLayer(sorted)) {
+        const { bytes, kept, requests } = await layer.estimate(group.map(whole));
+        cost.bytes += bytes;
+        cost.kept += kept;
+        cost.requests += requests;
+    }
+    return { others, files: sorted, cost, whiteouts: view !== 'merged' };
 }
 
 /** The tar itself. */

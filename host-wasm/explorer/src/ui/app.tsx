@@ -3,6 +3,7 @@ import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import { Against } from './against';
+import { Asking } from './asking';
 import { Changes } from './changes';
 import { EfficiencyPanel } from './efficiency';
 import { visible } from './escape';
@@ -66,6 +67,7 @@ export function App() {
                 {visible(announcement.value)}
             </div>
             <Help />
+            <Asking />
             <DropHint />
         </>
     );

@@ -1,18 +1,24 @@
 /** Files and directories as downloads of the browser: it shows how far they are, and writes them as they come. */
 import type { Row } from '../api';
-import { bytes } from './format';
+import { downloadName } from '../download-name';
+import { isFile } from '../reference';
+import { ask } from './asking';
+import { bytes, counted } from './format';
 import { say } from './live';
 import { engine, problem } from './session';
 import { route } from './route';
 
+/** What is fetched without asking. */
+const LARGE = 10_000_000;
 /** Without a service worker a download has to be in memory first: not more than this. */
 const MOST_IN_MEMORY = 1 << 30;
 
 /** Downloads a file, or with `asTar` anything as a tar with owners, times, links and extended attributes. */
 export async function download(row: Row, asTar: boolean): Promise<void> {
     const { view } = route.peek();
-    const name = safe(row.name || 'root') + (asTar ? '.tar' : '');
+    const name = downloadName(row.path, asTar);
     if (!asTar && row.kind !== 'regular') return say(`${row.name} is not a file`);
+    if (!(await isWanted(row, name))) return;
     const url = navigator.serviceWorker?.controller && window.lazystar.image?.url(row.path);
     if (url) {
         say(`Downloading ${name}`);
@@ -31,6 +37,22 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
     }
 }
 
+/** Says what a large download fetches, before it does. */
+async function isWanted({ path, size }: Row, name: string): Promise<boolean> {
+    const { view, place } = route.peek();
+    const current = engine.peek();
+    if (!current || (place && isFile(place)) || (size !== null && size <= LARGE)) return true;
+    try {
+        const { bytes: fetched, kept, requests } = await current.cost(view, path);
+        if (fetched <= LARGE) return true;
+        const here = kept > 0 ? ` ${bytes(kept)} more of it are kept in this browser already.` : '';
+        return await ask(`Download ${name}?`, `That fetches ${bytes(fetched)} in about ${counted(requests, 'request')}.${here}`, 'Download');
+    } catch {
+        // The download itself says what is wrong.
+        return true;
+    }
+}
+
 /** Saves what is in memory. */
 export function saveContent(content: Blob, name: string): void {
     const url = URL.createObjectURL(content);
@@ -44,10 +66,4 @@ function save(url: string, name?: string): void {
     anchor.href = url;
     if (name !== undefined) anchor.download = name;
     anchor.click();
-}
-
-/** A name that means the same on every system. */
-function safe(name: string): string {
-    const plain = name.replace(/[\p{C}\p{Zl}\p{Zp}<>:"/\\|?*]/gu, '_').replace(/^\.+|[. ]+$/g, '_');
-    return plain.slice(0, 200) || '_';
 }
