@@ -120,7 +120,7 @@ export async function visit(url, options = {}) {
     await tab.goto(url);
     await tab.waitForFunction(() => 'lazystar' in window);
     // A page that hangs fails its test, and holds up no others.
-    const timer = setTimeout(() => context.close(), 120_000);
+    const timer = setTimeout(() => context.close(), 120_000).unref();
     const close = () => {
         clearTimeout(timer);
         return context.close();

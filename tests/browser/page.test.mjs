@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { blobs, page, startRegistry, sum, visit, work } from './harness.mjs';
+import { binary, blobs, page, run, startRegistry, sum, visit, work } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
 import { big, layers } from './sample.mjs';
 import { startExplorer } from './servers.mjs';
@@ -48,6 +48,9 @@ async function open(rest = '', options = {}) {
     const tree = tab.getByRole('treegrid');
     return { ...visited, dialogs, tree, row: (name) => tab.getByRole('row', { name, exact: false }) };
 }
+
+/** As the page writes names. */
+const visible = (name) => name.replace('\u202e', '⟨U+202E⟩');
 
 /** The row that has the cursor. */
 const cursor = (tab) =>
@@ -161,6 +164,31 @@ test('files are shown by what they hold', async () => {
     await panel.getByText('+VERSION=2').waitFor();
     assert.deepEqual(dialogs, []);
     assert.equal(await tab.evaluate(() => window.ran), undefined);
+    await close();
+});
+
+test('commands for other tools are copied, and mean the same file', async () => {
+    const paths = ['/srv/app.txt', '/names/größe 測試.txt', '/names/<img src=x onerror=alert(1)>.html', '/names/turn\u202egpj.exe'];
+    const { tab, close } = await open('?tab=details', { permissions: ['clipboard-read', 'clipboard-write'] });
+    const copied = async (name) => {
+        await tab.getByRole('button', { name, exact: true }).click();
+        return tab.evaluate(() => navigator.clipboard.readText());
+    };
+    await tab.getByRole('button', { name: 'Copy lazystar ls' }).waitFor();
+    for (const path of paths) {
+        await tab.evaluate((path) => (location.hash = location.hash.replace(/(\/-\/.*)?\?/, `/-${encodeURI(path)}?`)), path);
+        await tab.getByRole('heading', { name: visible(path) }).waitFor();
+        const command = await copied('Copy lazystar cat');
+        assert.match(command, /^lazystar cat 127\.0\.0\.1:\d+\/page@sha256:[0-9a-f]{64} /);
+        assert.doesNotMatch(command, /\p{C}/u);
+        const content = [...layers, kinds].flat().find((entry) => `/${entry.path}` === path).content;
+        const env = { ...process.env, XDG_CACHE_HOME: join(work, '.cache'), HOME: work };
+        assert.equal(await run('bash', ['-c', command.replace('lazystar', binary)], { env }), content);
+    }
+    await tab.evaluate(() => (location.hash = location.hash.replace(/\/-\/.*\?/, '/-/srv/app.txt?layer=2&')));
+    assert.match(await copied('Copy crane blob'), /@sha256:[0-9a-f]{64} \| tar -xzO srv\/app\.txt$/);
+    await tab.getByRole('link', { name: 'Image', exact: true }).click();
+    assert.match(await copied('Copy ctr images'), /^ctr images pull --snapshotter stargz 127\.0\.0\.1:\d+\/page@sha256:[0-9a-f]{64}$/);
     await close();
 });
 

@@ -310,6 +310,8 @@ export interface ImageEngine {
     listing(start: number): Promise<{ items: Listed[]; next: number | null }>;
     /** One object of it; `null` where there is none. */
     listed(path: string): Promise<Listed | null>;
+    /** Opens a layer once more that could not be opened. */
+    reopen(layer: number): Promise<LayerFacts>;
     /** Downloads an ordinary layer and indexes it. */
     download(layer: number): Promise<LayerFacts>;
     /** Reads and checks all of a layer. */

@@ -56,3 +56,8 @@ export function isLayout({ registry }: Place): boolean {
 export function title(place: Place): string {
     return isFile(place) ? place.repository : `${place.registry}/${place.repository}`;
 }
+
+/** The same with its tag, or else its digest. */
+export function named(place: Place, tag: string | null, digest = place.reference): string {
+    return `${title(place)}${tag ? `:${tag}` : digest && `@${digest}`}`;
+}

@@ -142,6 +142,13 @@ export class Image implements ImageEngine {
         return node && listed(trees, path, node);
     }
 
+    async reopen(layer: number): Promise<LayerFacts> {
+        const found = this.#image().layer(layer);
+        await found.reopen();
+        await this.#image().settled();
+        return { ...found.facts };
+    }
+
     async download(layer: number): Promise<LayerFacts> {
         const found = this.#image().layer(layer);
         await found.download();
@@ -188,7 +195,7 @@ class Opened {
 
     layer(index: number): ImageLayer {
         const layer = this.#layers[index];
-        if (!layer) throw problem('not-found', `The image has no layer ${index}.`);
+        if (!layer) throw problem('not-found', `The image has no layer ${index + 1}.`);
         return layer;
     }
 
@@ -219,7 +226,7 @@ class Opened {
     async differences(layer: number, start: number): ReturnType<ImageEngine['differences']> {
         await this.ready('merged');
         const position = this.#trees.open.indexOf(this.layer(layer));
-        if (position < 0) throw problem('not-lazy', `Layer ${layer} is not open.`);
+        if (position < 0) throw problem('not-lazy', `Layer ${layer + 1} is not open.`);
         return this.#differences.page(position, start);
     }
 

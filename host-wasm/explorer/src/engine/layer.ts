@@ -90,9 +90,15 @@ export class ImageLayer {
 
     /** Opens the layer; with `again` once more, after a failure that may have passed. Never fails: `facts` say how it went. */
     open(again = false): Promise<void> {
-        const { state, problem: why } = this.facts;
-        if (again && state === 'failed' && why && isTransient(why)) this.#opening = null;
+        const { problem: why } = this.facts;
+        if (again && why && isTransient(why)) return this.reopen();
         return (this.#opening ??= this.#open());
+    }
+
+    /** Opens the layer once more, whatever the failure was. */
+    reopen(): Promise<void> {
+        if (this.facts.state === 'failed') this.#opening = null;
+        return this.open();
     }
 
     async #open(): Promise<void> {
@@ -259,7 +265,7 @@ export class ImageLayer {
     }
 
     #tables(): ChunkTables {
-        if (!this.#chunks) throw problem('not-lazy', `Layer ${this.facts.index} is not open.`);
+        if (!this.#chunks) throw problem('not-lazy', `Layer ${this.facts.index + 1} is not open.`);
         return this.#chunks;
     }
 
@@ -287,7 +293,7 @@ export class ImageLayer {
      */
     async *read(parts: Part[], signal?: AbortSignal): AsyncGenerator<Content, void, undefined> {
         const layer = this.#layer;
-        if (!layer) throw problem('not-lazy', `Layer ${this.facts.index} is not open.`);
+        if (!layer) throw problem('not-lazy', `Layer ${this.facts.index + 1} is not open.`);
         const tables = this.#tables();
         const wanted = parts.map(({ file, offset, length }) => tables.covering(file, offset, length));
         const spans = parts.map(({ file, offset, length }, index) => {
@@ -370,7 +376,7 @@ export class ImageLayer {
         }
         if (brought) return;
         if (this.#local) {
-            throw problem('malformed', `What was downloaded of layer ${this.facts.index} was cleared, or is no longer what it was. Open the image again, and download it once more.`, { layer: this.facts.index });
+            throw problem('malformed', `What was downloaded of layer ${this.facts.index + 1} was cleared, or is no longer what it was. Open the image again, and download it once more.`, { layer: this.facts.index });
         }
         await Promise.all(
             needs.map(async ({ blobRange: { offset, length }, chunks }) => {

@@ -44,7 +44,7 @@ function errorCode(thrown: unknown): ErrorCode | null {
 }
 
 function translate(code: ErrorCode, { path, layer }: About): ApiError {
-    const what = path ?? (layer === undefined ? 'the image' : `layer ${layer}`);
+    const what = path ?? (layer === undefined ? 'the image' : `layer ${layer + 1}`);
     const more: Partial<Problem> = layer === undefined ? {} : { layer };
     switch (code.tag) {
         case 'not-found':

@@ -67,7 +67,7 @@ export class Trees {
         if (view === 'merged') return this.merged;
         let alone = this.#alone.get(view);
         if (!alone) {
-            if (!layer?.layer) throw problem('not-lazy', `Layer ${view} is not open.`, { layer: view });
+            if (!layer?.layer) throw problem('not-lazy', `Layer ${view + 1} is not open.`, { layer: view });
             alone = new this.#root.overlay.Rootfs([layer.layer]);
             this.#alone.set(view, alone);
         }

@@ -39,7 +39,7 @@ async function filesOf(layer: ImageLayer): Promise<Part[]> {
         const ids = Uint32Array.from({ length: Math.min(500, layer.facts.entries - id) }, (_, index) => id + index);
         for (const { id: file, kind, size } of engine(() => layer.layer?.stat(ids)) ?? []) {
             if (kind.tag !== 'regular' || size === 0n) continue;
-            files.push({ file, offset: 0, length: Number(size), path: `file ${file} of layer ${layer.facts.index}`, at: layer.firstByte(file) });
+            files.push({ file, offset: 0, length: Number(size), path: `file ${file} of layer ${layer.facts.index + 1}`, at: layer.firstByte(file) });
         }
         await slices.breathe();
     }

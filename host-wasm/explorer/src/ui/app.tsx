@@ -166,7 +166,7 @@ function Alarm() {
     return (
         <div class="alarm" role="alert">
             <span aria-hidden="true">✗</span> {failures.value.length === 1 ? 'A part of this image' : `${failures.value.length} parts of this image`} did not
-            match what it promises{last?.path && <> ({visible(last.path)})</>}: it was thrown away.
+            match what it promises{last?.path && <> ({visible(last.path)})</>}: what came was thrown away.
         </div>
     );
 }

@@ -11,7 +11,7 @@ export function EfficiencyPanel() {
     const current = engine.value;
     const isReady = current !== null && !settling.value;
     const answer = usePromised(isReady ? () => current.efficiency() : null, [current, isReady, generation.value]);
-    if (answer.problem) return <Failed problem={answer.problem} />;
+    if (answer.problem) return <Failed problem={answer.problem} again={answer.again} />;
     if (!answer.value) return <Waiting what="Comparing the layers" />;
     const { stored, visible: seen, worst, tallies } = answer.value;
     const wasted = stored - seen;

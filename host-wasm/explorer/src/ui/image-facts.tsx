@@ -1,9 +1,9 @@
 /** What manifest and configuration say, and how other tools are told about this image. */
 import type { ComponentChildren } from 'preact';
-import { isFile, isLayout, title } from '../reference';
+import { title } from '../reference';
+import { Commands, imageCommands } from './commands';
 import { visible } from './escape';
 import { Kept } from './kept';
-import { say } from './live';
 import { route } from './route';
 import { image } from './session';
 
@@ -11,7 +11,6 @@ export function ImageFacts() {
     const opened = image.value;
     if (!opened) return null;
     const { place } = opened;
-    const pinned = `${place.registry}/${place.repository}@${opened.indexDigest ?? opened.digest}`;
     const list = (words: string[]): string => words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
     const facts: [string, ComponentChildren][] = [
         ['Image', <code>{`${title(place)}${route.value.tag ? `:${route.value.tag}` : ''}`}</code>],
@@ -48,21 +47,7 @@ export function ImageFacts() {
                     </ol>
                 </>
             )}
-            {!isFile(place) && !isLayout(place) && (
-                <>
-                    <h2>The same with other tools</h2>
-                    <ul class="commands">
-                        {[`lazystar mount ${pinned} /mnt`, `crane export ${pinned} - | tar -tv`, `docker pull ${pinned}`].map((command) => (
-                            <li key={command}>
-                                <code>{command}</code>{' '}
-                                <button type="button" onClick={() => void navigator.clipboard?.writeText(command).then(() => say('Copied'))} aria-label={`Copy ${command.split(' ', 2).join(' ')}`}>
-                                    Copy
-                                </button>
-                            </li>
-                        ))}
-                    </ul>
-                </>
-            )}
+            <Commands commands={imageCommands()} />
             <Kept />
         </div>
     );

@@ -109,7 +109,10 @@ export function State({ layer, of = engine.value, isLocal }: { layer: LayerFacts
         case 'failed':
             return (
                 <span class="state problem" role="alert">
-                    {visible(layer.problem?.message ?? 'failed')}
+                    {visible(layer.problem?.message ?? 'failed')}{' '}
+                    <button type="button" onClick={() => void of?.reopen(layer.index)}>
+                        Try again
+                    </button>
                 </span>
             );
     }

@@ -8,15 +8,9 @@ import { OpenFile } from './open-file';
 import { usePromised } from './promised';
 import { forget, recent } from './recent';
 import { format, go, NO_IMAGE, route, start, typed } from './route';
-import type { Place } from '../api';
-import { title } from '../reference';
+import { named } from '../reference';
 import { server } from '../server';
 import { engine, image } from './session';
-
-/** What an image is called, with its tag or digest. */
-export function named(place: Place, tag: string | null, digest = place.reference): string {
-    return `${title(place)}${tag ? `:${tag}` : digest && `@${digest}`}`;
-}
 
 /** What is written for an image by hand. */
 function name(): string {

@@ -3,8 +3,11 @@ import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect } from 'preact/hooks';
 import type { Problem } from '../api';
+import { isFile, isLayout, named } from '../reference';
+import { Copy } from './commands';
 import { visible, visibleContent } from './escape';
 import { OpenFile } from './open-file';
+import { route } from './route';
 import { isDirect, retry } from './session';
 
 const titles: Record<Problem['kind'], string> = {
@@ -26,6 +29,11 @@ const titles: Record<Problem['kind'], string> = {
     file: 'This file cannot be read',
     internal: 'Something went wrong here',
 };
+
+/** Failures that another way to the registry may not have. */
+const proxied: Problem['kind'][] = ['unreachable', 'cors', 'forbidden', 'registry', 'malformed', 'digest-mismatch', 'too-many-requests'];
+/** Where `lazystar explore` listens unless it is told otherwise. */
+const PROXY = 'http://127.0.0.1:7117/';
 
 /** Says after a while that it takes long. */
 export function Waiting({ what }: { what: string }) {
@@ -78,6 +86,7 @@ export function Failed({ problem, again, children }: { problem: Problem; again?:
             {problem.kind === 'too-many-requests' && <Reset after={problem.retryAfter} />}
             {problem.kind === 'unauthorized' && !again && isDirect.value && <Login />}
             {problem.kind === 'file' && <OpenFile />}
+            {isDirect.value && proxied.includes(problem.kind) && <ViaProxy />}
             {children}
             {again && (
                 <button type="button" onClick={() => again()}>
@@ -85,6 +94,20 @@ export function Failed({ problem, again, children }: { problem: Problem; again?:
                 </button>
             )}
         </div>
+    );
+}
+
+/** Where registries are asked directly: the same by a proxy, which is not kept from them, and has mirrors and credentials. */
+function ViaProxy() {
+    const { place } = route.value;
+    if (!place || isFile(place) || isLayout(place)) return null;
+    const command = `lazystar explore ${named(place, route.value.tag)}`;
+    return (
+        <p class="proxy">
+            This page asked the registry itself. By the proxy of <code>{visible(command)}</code> <Copy text={command} label="Copy lazystar explore" /> it is asked
+            with your credentials and by your mirrors; what is shown here is then at{' '}
+            <code>{PROXY}#/…</code> <Copy text={`${PROXY}${location.hash}`} label="Copy address" />
+        </p>
     );
 }
 

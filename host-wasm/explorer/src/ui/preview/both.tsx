@@ -14,7 +14,7 @@ export function Both({ path }: { path: string }) {
     const isReady = before !== null && after !== null && path !== '/';
     const found = usePromised(isReady ? () => Promise.all([before.listed(path), after.listed(path)]) : null, [before, after, path, other.generation.value, generation.value]);
     if (path === '/') return <p class="empty">Choose a path to see how it differs.</p>;
-    if (found.problem) return <Failed problem={found.problem} />;
+    if (found.problem) return <Failed problem={found.problem} again={found.again} />;
     if (!found.value || !isReady) return <Waiting what="Looking" />;
     const [one, next] = found.value;
     if (!one && !next) return <p class="empty">Neither image has {visible(path)}.</p>;

@@ -13,7 +13,7 @@ export function Compare({ path }: { path: string }) {
     const versions = (details.value?.versions ?? []).filter(({ kind, removed }) => kind === 'regular' && !removed);
     const [from, to] = compare ?? [versions.at(-2)?.layer, versions.at(-1)?.layer];
     const isReady = current !== null && from !== undefined && to !== undefined;
-    if (details.problem) return <Failed problem={details.problem} />;
+    if (details.problem) return <Failed problem={details.problem} again={details.again} />;
     if (!details.value) return <Waiting what="Looking" />;
     if (!isReady) return <p>Only one layer has this file: there is nothing to compare it with.</p>;
     const choose = (which: 0 | 1) => (event: Event) => {

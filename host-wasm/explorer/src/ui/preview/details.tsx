@@ -2,6 +2,7 @@
 import { useSignal } from '@preact/signals';
 import type { Assurance, Details as Facts } from '../../api';
 import { hex } from '../../engine/bytes';
+import { Commands, pathCommands } from '../commands';
 import { visible } from '../escape';
 import { bytes, counted, kindNames, mode, short, time } from '../format';
 import { usePromised } from '../promised';
@@ -17,7 +18,7 @@ export function Details({ path, assurance }: { path: string; assurance: Assuranc
     const { view } = route.value;
     const current = engine.value;
     const details = usePromised(current ? () => current.details(view, path) : null, [current, view, path, generation.value]);
-    if (details.problem) return <Failed problem={details.problem} />;
+    if (details.problem) return <Failed problem={details.problem} again={details.again} />;
     if (!details.value) return <Waiting what="Looking" />;
     const { row, xattrs, versions, hardLinks, packageOwner } = details.value;
     return (
@@ -88,6 +89,7 @@ export function Details({ path, assurance }: { path: string; assurance: Assuranc
                     </ul>
                 </>
             )}
+            <Commands commands={pathCommands(row)} />
             <Chunks chunks={details.value.chunks} />
         </div>
     );

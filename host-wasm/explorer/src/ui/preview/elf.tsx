@@ -14,7 +14,7 @@ export function Elf({ row }: { row: Row }) {
     const read = async (offset: number, length: number): Promise<Uint8Array> =>
         length > 0 && current ? (await current.read(view, row.path, offset, length)).bytes : new Uint8Array();
     const facts = usePromised(() => elf(read), [current, view, row.path]);
-    if (facts.problem) return <Failed problem={{ ...facts.problem, kind: facts.problem.kind === 'internal' ? 'malformed' : facts.problem.kind }} />;
+    if (facts.problem) return <Failed problem={{ ...facts.problem, kind: facts.problem.kind === 'internal' ? 'malformed' : facts.problem.kind }} again={facts.again} />;
     if (!facts.value) return <Waiting what="Reading headers and tables" />;
     const { value } = facts;
     return (

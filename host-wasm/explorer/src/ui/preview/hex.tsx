@@ -60,7 +60,7 @@ export function Hex({ row }: { row: Row }) {
     const to = Math.min(size, from + (fits.value + 1) * WIDTH);
     useEffect(() => {
         const current = engine.peek();
-        if (!current) return;
+        if (!current || failed.value) return;
         for (let part = Math.floor(from / PART); part * PART < to; part += 1) {
             if (parts.current.has(part)) continue;
             parts.current.set(part, 'asked');
@@ -75,8 +75,8 @@ export function Hex({ row }: { row: Row }) {
                 },
             );
         }
-    }, [from, to, view, path]);
-    if (failed.value) return <Failed problem={failed.value} />;
+    }, [from, to, view, path, failed.value]);
+    if (failed.value) return <Failed problem={failed.value} again={() => (failed.value = null)} />;
     void drawn.value;
 
     const byte = (at: number): number | null => {

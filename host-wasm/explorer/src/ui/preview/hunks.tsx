@@ -20,7 +20,7 @@ export interface Version {
 
 export function ContentDifference({ path, before, after }: { path: string; before: Version; after: Version }) {
     const difference = usePromised(() => compared(path, before, after), [path, before.engine, before.view, after.engine, after.view]);
-    if (difference.problem) return <Failed problem={difference.problem} />;
+    if (difference.problem) return <Failed problem={difference.problem} again={difference.again} />;
     if (!difference.value) return <Waiting what="Fetching both" />;
     return typeof difference.value === 'string' ? <p>{difference.value}</p> : <Hunks hunks={difference.value} name={path} />;
 }

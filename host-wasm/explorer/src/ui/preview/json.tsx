@@ -13,7 +13,7 @@ const MOST = 200;
 export function Json({ row }: { row: Row }) {
     const content = useContent(row, MOST_TEXT);
     if ((row.size ?? 0) > MOST_TEXT) return <p>More than {bytes(MOST_TEXT)} are shown as text only.</p>;
-    if (content.problem) return <Failed problem={content.problem} />;
+    if (content.problem) return <Failed problem={content.problem} again={content.again} />;
     if (!content.value) return <Waiting what="Fetching" />;
     try {
         return (

@@ -20,7 +20,7 @@ export function Picture({ row, media }: { row: Row; media: string }) {
         return () => URL.revokeObjectURL(made);
     }, [content.value, media]);
     if (size > MOST) return <p>This picture has {bytes(size)}: download it instead.</p>;
-    if (content.problem) return <Failed problem={content.problem} />;
+    if (content.problem) return <Failed problem={content.problem} again={content.again} />;
     if (!url) return <Waiting what={`Fetching ${bytes(size)}`} />;
     return (
         <figure>

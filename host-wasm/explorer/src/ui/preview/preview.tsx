@@ -1,5 +1,5 @@
 /** What is selected: a file in the way that fits its content, a directory, a link. */
-import { useComputed, useSignal } from '@preact/signals';
+import { useComputed } from '@preact/signals';
 import type { Row } from '../../api';
 import { isFile } from '../../reference';
 import { download } from '../download';
@@ -9,7 +9,7 @@ import { Icon } from '../icon';
 import { say } from '../live';
 import { usePromised } from '../promised';
 import { go, link, route, type Tab } from '../route';
-import { engine, failures, generation, meter, settling, sizes } from '../session';
+import { engine, generation, meter, settling, sizes } from '../session';
 import { Failed, Waiting } from '../states';
 import { Badge } from '../trust';
 import { Both } from './both';
@@ -54,7 +54,7 @@ function One() {
     if (found.problem) {
         return (
             <section class="preview" aria-label="Preview">
-                <Failed problem={found.problem.kind === 'not-found' ? { ...found.problem, message: `${visible(path)}: there is no such file in this tree` } : found.problem} />
+                <Failed problem={found.problem.kind === 'not-found' ? { ...found.problem, message: `${visible(path)}: there is no such file in this tree` } : found.problem} again={found.again} />
             </section>
         );
     }
@@ -146,18 +146,9 @@ function File({ row }: { row: Row }) {
     const { view, path, tab: chosen } = route.value;
     const current = engine.value;
     const size = row.size ?? 0;
-    const attempt = useSignal(0);
-    const head = usePromised(current ? () => current.read(view, path, 0, HEAD) : null, [current, view, path, attempt.value]);
+    const head = usePromised(current ? () => current.read(view, path, 0, HEAD) : null, [current, view, path]);
     const rest = usePromised(current ? () => current.estimate(view, path, 0, size) : null, [current, view, path], meter.value?.fetched);
-    const failed = failures.value.find((failure) => failure.path === path);
-    if (head.problem) {
-        const again = (): void => void (attempt.value += 1);
-        return head.problem.kind === 'digest-mismatch' || failed ? (
-            <Failed problem={failed?.problem ?? head.problem} />
-        ) : (
-            <Failed problem={head.problem} again={again} />
-        );
-    }
+    if (head.problem) return <Failed problem={head.problem} again={head.again} />;
     if (!head.value) return <Waiting what="Fetching the first bytes" />;
     const sniffed = sniff(head.value.bytes, row.name, size);
     const tabs: Tab[] = [...sniffed.tabs, 'compare'];

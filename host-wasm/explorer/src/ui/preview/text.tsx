@@ -24,7 +24,7 @@ export function Text({ row }: { row: Row }) {
     const decoded = content.value && decode(content.value.bytes, content.value.bytes.length < size);
     const text = decoded && visibleContent(decoded.text.replace(/\r\n?/g, '\n'));
     const coloured = usePromised(text !== null ? () => highlight(row.name, text) : null, [text, row.name]);
-    if (content.problem) return <Failed problem={content.problem} />;
+    if (content.problem) return <Failed problem={content.problem} again={content.again} />;
     if (text === null || !decoded) return <Waiting what={`Fetching ${bytes(Math.min(size, most.value))}`} />;
     const plain = (): Line[] => (text.endsWith('\n') ? text.slice(0, -1) : text).split('\n').map((line) => [{ text: line }]);
     const lines = coloured.value ?? plain();
