@@ -147,6 +147,8 @@ export interface Details {
     hardLinks: string[];
     /** `NAME VERSION` of the dpkg, apk or rpm package that it belongs to; `null` when none, `undefined` while not known. */
     packageOwner?: string | null;
+    /** What would be fetched to know it, where that is much. */
+    packageCost?: number;
 }
 
 /** A part of a file. */
@@ -286,6 +288,8 @@ export interface ImageEngine {
     /** The object at a path. `follow` follows a symbolic link at its end. */
     stat(view: View, path: string, follow: boolean): Promise<Row>;
     details(view: View, path: string): Promise<Details>;
+    /** The package of a path, as in {@link Details}, whatever has to be fetched for it. */
+    packageOf(path: string): Promise<string | null>;
     /** A part of a file, verified; cut at its end, and at 8 MiB. */
     read(view: View, path: string, offset: number, length: number): Promise<Piece>;
     /** Bytes that reading this part would fetch from the registry now. */

@@ -69,6 +69,11 @@ export class Image implements ImageEngine {
         return this.#image().inspector.details(view, path);
     }
 
+    async packageOf(path: string): Promise<string | null> {
+        await this.#image().ready('merged');
+        return this.#image().inspector.packageOf(path);
+    }
+
     async #file(view: View, path: string): Promise<Node> {
         const node = (await this.#image().ready(view)).find(view, path, true);
         if (node.entry.kind.tag !== 'regular') throw problem('wrong-kind', `${path} is no file with content.`);

@@ -1,17 +1,23 @@
 /** What is shown of one object beside its row. */
 import type { Details, View } from '../api';
+import { concat } from './bytes';
 import type { Facts } from './findings';
 import { append } from './groups';
 import { names } from './paths';
-import { engine } from './problems';
-import { ownerOf, owners, type Files } from './packages';
+import { engine, problem } from './problems';
+import { Packages, type Files, type Owner } from './packages';
 import type { Node, Trees } from './trees';
+
+/** What is fetched of package databases without being asked for. */
+const CHEAP = 1 << 20;
 
 /** Remembers the package databases of an image. */
 export class Inspector {
     readonly #trees: Trees;
     readonly #facts: Facts;
-    #owners: Promise<Map<string, string> | null> | null = null;
+    #packages: Packages | null = null;
+    /** What may be fetched to find an owner. */
+    #most = CHEAP;
 
     constructor(trees: Trees, facts: Facts) {
         this.#trees = trees;
@@ -20,7 +26,7 @@ export class Inspector {
 
     /** Forgets what depends on which layers are open. */
     restack(): void {
-        this.#owners = null;
+        this.#packages = null;
     }
 
     async details(view: View, path: string): Promise<Details> {
@@ -28,26 +34,35 @@ export class Inspector {
         const row = trees.row(view, path, false);
         const { layer, entry } = trees.find(view, path, false);
         const links = entry.links > 1 && row.kind !== 'directory' ? ((await this.#facts.names(layer, trees)).get(entry.id) ?? []) : [];
-        const owner = row.kind === 'directory' ? null : await this.#owner(row.path);
         return {
             row,
             xattrs: engine(() => layer.layer?.xattrs(entry.id)) ?? [],
             chunks: row.kind === 'regular' ? layer.chunks(entry.id) : [],
             versions: versions(trees, row.path),
             hardLinks: links.filter((name) => name !== row.path),
-            ...(owner === undefined ? {} : { packageOwner: owner }),
+            ...(row.kind === 'directory' ? {} : await this.#owner(row.path)),
         };
     }
 
-    async #owner(path: string): Promise<string | null | undefined> {
-        const trees = this.#trees;
+    /** The package of a path, whatever that fetches. From now on nobody is asked for it. */
+    async packageOf(path: string): Promise<string | null> {
+        this.#most = Infinity;
+        const owner = await this.#ask(path);
+        return 'package' in owner ? owner.package : null;
+    }
+
+    #ask(path: string): Promise<Owner> {
+        return (this.#packages ??= new Packages(files(this.#trees))).owner(path, this.#most);
+    }
+
+    async #owner(path: string): Promise<Pick<Details, 'packageOwner' | 'packageCost'>> {
         try {
-            const known = await (this.#owners ??= owners(files(trees), (at) => trees.resolve('merged', at)));
-            return known ? ownerOf(path, known) : undefined;
+            const owner = await this.#ask(path);
+            return 'cost' in owner ? { packageCost: owner.cost } : { packageOwner: owner.package };
         } catch {
-            // Without network, say: perhaps another time.
-            this.#owners = null;
-            return undefined;
+            // Without network, say, or the databases are damaged: perhaps another time.
+            this.#packages = null;
+            return {};
         }
     }
 }
@@ -120,6 +135,18 @@ function files(trees: Trees): Files {
             } catch {
                 return [];
             }
+        },
+        size(path) {
+            const node = find(path);
+            return node && Number(node.entry.size);
+        },
+        async part(path, offset, length) {
+            const node = find(path);
+            const pieces: Uint8Array[] = [];
+            if (node) for await (const { bytes } of node.layer.read([{ file: node.entry.id, offset, length, path }])) pieces.push(bytes);
+            const bytes = concat(pieces);
+            if (bytes.length !== length) throw problem('malformed', `${path} ends before its byte ${offset + length}.`);
+            return bytes;
         },
         async estimate(paths) {
             let sum = 0;

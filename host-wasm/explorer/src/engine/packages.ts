@@ -1,57 +1,88 @@
 /**
- * Which package a file belongs to, by the databases of dpkg (also those of distroless images) and apk. They are read once,
- * when details are first asked for, and only if that fetches no more than {@link CHEAP} bytes: otherwise the answer stays
- * unknown. That of rpm is not read.
+ * Which package a file belongs to, by the databases of dpkg (also those of distroless images), apk and rpm. They are read
+ * when details are first asked for, and only if that fetches no more than is allowed: otherwise it is said what it would.
  */
 import { normal } from './paths';
+import { DATABASES, RpmDatabase } from './rpm';
 
-/** What a reader of the databases can do. */
+/** What a reader of the databases can do. Paths are those of files, symbolic links not followed. */
 export interface Files {
-    /** Names in a directory, with the sizes of files; empty where there is none. */
+    /** Names in a directory; empty where there is none. */
     list: (directory: string) => string[];
+    /** Bytes of a file; `null` where there is none. */
+    size: (path: string) => number | null;
     /** Bytes to fetch to read these files. */
     estimate: (paths: string[]) => Promise<number>;
     /** Contents as text, in any order. */
     read: (paths: string[]) => AsyncGenerator<{ path: string; text: string }, void, undefined>;
+    /** Exactly these bytes of a file. */
+    part: (path: string, offset: number, length: number) => Promise<Uint8Array>;
 }
 
-const CHEAP = 1 << 20;
+/** The package, or how many bytes it takes to know. */
+export type Owner = { package: string | null } | { cost: number };
+
 const APK = '/lib/apk/db/installed';
 const STATUS = '/var/lib/dpkg/status';
 const INFO = '/var/lib/dpkg/info';
 const DISTROLESS = '/var/lib/dpkg/status.d';
 
-/** Owners by path; `null` where reading them would cost too much. */
-export async function owners(files: Files, resolve: (path: string) => string | null): Promise<Map<string, string> | null> {
-    const lists = files.list(INFO).filter((name) => name.endsWith('.list')).map((name) => `${INFO}/${name}`);
-    const distroless = files.list(DISTROLESS).map((name) => `${DISTROLESS}/${name}`);
-    const single = [APK, STATUS].filter((path) => resolve(path) === path);
-    const all = [...single, ...lists, ...distroless];
-    const found = new Map<string, string>();
-    if (all.length === 0) return found;
-    if ((await files.estimate(all)) > CHEAP) return null;
-    const versions = new Map<string, string>();
-    const owned: { name: string; text: string; md5: boolean }[] = [];
-    for await (const { path, text } of files.read(all)) {
-        if (path === APK) apk(text, found);
-        else if (path === STATUS) dpkg(text, versions);
-        else if (path.startsWith(`${INFO}/`)) owned.push({ name: path.slice(INFO.length + 1, -'.list'.length).replace(/:.*$/, ''), text, md5: false });
-        else if (path.endsWith('.md5sums')) owned.push({ name: path.slice(DISTROLESS.length + 1, -'.md5sums'.length), text, md5: true });
-        else dpkg(text, versions);
-    }
-    for (const { name, text, md5 } of owned) {
-        const label = `${name} ${versions.get(name) ?? ''}`.trim();
-        for (const line of text.split('\n')) {
-            const path = md5 ? `/${line.replace(/^[0-9a-f]+\s+/, '')}` : line;
-            if (path.length > 1 && path !== '/.') found.set(normal(path), label);
-        }
-    }
-    return found;
-}
+export class Packages {
+    readonly #files: Files;
+    readonly #texts: string[];
+    readonly #rpm: { path: string; database: RpmDatabase }[];
+    #owners: Promise<Map<string, string>> | null = null;
 
-/** Looks a path up, also by its name before directories were merged into `/usr`. */
-export function ownerOf(path: string, owners: Map<string, string>): string | null {
-    return owners.get(path) ?? (path.startsWith('/usr/') ? owners.get(path.slice(4)) : owners.get(`/usr${path}`)) ?? null;
+    constructor(files: Files) {
+        this.#files = files;
+        const lists = files.list(INFO).filter((name) => name.endsWith('.list')).map((name) => `${INFO}/${name}`);
+        const distroless = files.list(DISTROLESS).map((name) => `${DISTROLESS}/${name}`);
+        this.#texts = [APK, STATUS, ...lists, ...distroless].filter((path) => files.size(path) !== null);
+        // What stands in a log beside a database is not in it yet: then it says nothing.
+        this.#rpm = DATABASES.filter((path) => !files.size(`${path}-wal`)).flatMap((path) => {
+            const size = files.size(path);
+            return size === null ? [] : [{ path, database: new RpmDatabase((offset, length) => files.part(path, offset, length), size) }];
+        });
+    }
+
+    /** The package of a path, if finding it out fetches at most so many bytes. */
+    async owner(path: string, most: number): Promise<Owner> {
+        const cost = await this.#files.estimate([...(this.#owners ? [] : this.#texts), ...this.#rpm.map(({ path }) => path)]);
+        if (cost > most) return { cost };
+        // Also by the name before directories were merged into `/usr`.
+        const paths = [path, path.startsWith('/usr/') ? path.slice(4) : `/usr${path}`];
+        const owners = await (this.#owners ??= this.#read());
+        for (const name of paths) {
+            const found = owners.get(name);
+            if (found) return { package: found };
+        }
+        for (const { database } of this.#rpm) {
+            const found = await database.owner(paths);
+            if (found) return { package: found };
+        }
+        return { package: null };
+    }
+
+    async #read(): Promise<Map<string, string>> {
+        const found = new Map<string, string>();
+        const versions = new Map<string, string>();
+        const owned: { name: string; text: string; md5: boolean }[] = [];
+        for await (const { path, text } of this.#files.read(this.#texts)) {
+            if (path === APK) apk(text, found);
+            else if (path === STATUS) dpkg(text, versions);
+            else if (path.startsWith(`${INFO}/`)) owned.push({ name: path.slice(INFO.length + 1, -'.list'.length).replace(/:.*$/, ''), text, md5: false });
+            else if (path.endsWith('.md5sums')) owned.push({ name: path.slice(DISTROLESS.length + 1, -'.md5sums'.length), text, md5: true });
+            else dpkg(text, versions);
+        }
+        for (const { name, text, md5 } of owned) {
+            const label = `${name} ${versions.get(name) ?? ''}`.trim();
+            for (const line of text.split('\n')) {
+                const path = md5 ? `/${line.replace(/^[0-9a-f]+\s+/, '')}` : line;
+                if (path.length > 1 && path !== '/.') found.set(normal(path), label);
+            }
+        }
+        return found;
+    }
 }
 
 function dpkg(text: string, versions: Map<string, string>): void {

@@ -8,7 +8,7 @@ import { parseReference, placeIn, title } from '../reference';
 import type { Wanted } from './opened';
 
 export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'against' | 'image';
-export type Tab = 'text' | 'hex' | 'picture' | 'json' | 'elf' | 'details' | 'compare';
+export type Tab = 'text' | 'hex' | 'picture' | 'json' | 'elf' | 'pe' | 'pem' | 'details' | 'compare';
 
 export interface Route {
     /** The image; `null` on the first page. */
@@ -54,7 +54,7 @@ export const start: Route = {
 export const afresh = { tab: null, lines: null, offset: 0, compare: null } satisfies Partial<Route>;
 
 const panels: readonly string[] = ['files', 'search', 'changes', 'efficiency', 'against', 'image'] satisfies Panel[];
-const tabs: readonly string[] = ['text', 'hex', 'picture', 'json', 'elf', 'details', 'compare'] satisfies Tab[];
+const tabs: readonly string[] = ['text', 'hex', 'picture', 'json', 'elf', 'pe', 'pem', 'details', 'compare'] satisfies Tab[];
 
 /** Reads a fragment. What makes no sense is as if it were not there. */
 export function parse(fragment: string): Route {

@@ -20,7 +20,7 @@ export function Details({ path, assurance }: { path: string; assurance: Assuranc
     const details = usePromised(current ? () => current.details(view, path) : null, [current, view, path, generation.value]);
     if (details.problem) return <Failed problem={details.problem} again={details.again} />;
     if (!details.value) return <Waiting what="Looking" />;
-    const { row, xattrs, versions, hardLinks, packageOwner } = details.value;
+    const { row, xattrs, versions, hardLinks, packageOwner, packageCost } = details.value;
     return (
         <div class="details">
             <dl class="facts">
@@ -46,12 +46,7 @@ export function Details({ path, assurance }: { path: string; assurance: Assuranc
                 <dd>
                     layer <a href={link({ view: row.layer })}>{row.layer + 1}</a>
                 </dd>
-                {packageOwner && (
-                    <>
-                        <dt>Package</dt>
-                        <dd>{visible(packageOwner)}</dd>
-                    </>
-                )}
+                <Package path={row.path} owner={packageOwner} cost={packageCost} />
                 {hardLinks.length > 0 && (
                     <>
                         <dt>Other names</dt>
@@ -92,6 +87,27 @@ export function Details({ path, assurance }: { path: string; assurance: Assuranc
             <Commands commands={pathCommands(row)} />
             <Chunks chunks={details.value.chunks} />
         </div>
+    );
+}
+
+/** The package that a file belongs to; where finding out fetches much, when it is asked for. */
+function Package({ path, owner, cost }: { path: string; owner: string | null | undefined; cost: number | undefined }) {
+    const isWanted = useSignal(false);
+    const current = engine.value;
+    const found = usePromised(isWanted.value && current ? () => current.packageOf(path) : null, [current, path, isWanted.value]);
+    if (!owner && cost === undefined) return null;
+    const answer = owner ?? found.value;
+    return (
+        <>
+            <dt>Package</dt>
+            <dd>
+                {answer ? visible(answer) : found.problem ? visible(found.problem.message) : !isWanted.value ? (
+                    <button type="button" onClick={() => (isWanted.value = true)}>
+                        Find out (fetches up to {bytes(cost ?? 0)})
+                    </button>
+                ) : found.isWaiting ? 'Looking…' : 'none'}
+            </dd>
+        </>
     );
 }
 

@@ -3,6 +3,7 @@
  * and tables and nothing else; every number in them is only a hint about where to read next.
  */
 import { hex } from '../../engine/bytes';
+import type { Read } from './sections';
 
 export interface ElfFacts {
     class: string;
@@ -17,9 +18,6 @@ export interface ElfFacts {
     sections: { name: string; type: string; offset: number; size: number }[];
     isStripped: boolean;
 }
-
-/** Gives bytes of the file; fewer when it ends before. */
-export type Read = (offset: number, length: number) => Promise<Uint8Array>;
 
 /** Tables larger than this are not looked at. */
 const MOST = 1 << 20;

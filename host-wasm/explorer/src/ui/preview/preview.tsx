@@ -18,6 +18,8 @@ import { Details } from './details';
 import { Elf } from './elf';
 import { Hex } from './hex';
 import { Json } from './json';
+import { Pe } from './pe';
+import { Pem } from './pem';
 import { Picture } from './picture';
 import { sniff } from './sniff';
 import { Text } from './text';
@@ -30,6 +32,8 @@ const names: Record<Tab, string> = {
     json: 'JSON',
     picture: 'Picture',
     elf: 'ELF',
+    pe: 'PE',
+    pem: 'PEM',
     hex: 'Hex',
     details: 'Details',
     compare: 'Compare',
@@ -168,6 +172,8 @@ function File({ row }: { row: Row }) {
                 {tab === 'json' && <Json row={row} />}
                 {tab === 'picture' && <Picture row={row} media={sniffed.picture ?? ''} />}
                 {tab === 'elf' && <Elf row={row} />}
+                {tab === 'pe' && <Pe row={row} />}
+                {tab === 'pem' && <Pem row={row} />}
                 {tab === 'hex' && <Hex row={row} />}
                 {tab === 'details' && <Details path={path} assurance={head.value.assurance} />}
                 {tab === 'compare' && <Compare path={path} />}

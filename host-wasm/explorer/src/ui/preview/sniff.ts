@@ -41,6 +41,7 @@ export function sniff(head: Uint8Array, name: string, size: number): Sniffed {
         if (type === 'ELF') return { type: 'ELF', tabs: ['elf', 'hex', 'details'], picture: null };
         // BMP and PE have short marks: what is text all the same is text.
         if (typeof magic === 'string' && magic.length < 4 && isText(head)) break;
+        if (type === 'PE') return { type, tabs: ['pe', 'hex', 'details'], picture: null };
         return { type, tabs: ['hex', 'details'], picture: null };
     }
     if (!isText(head)) return { type: 'binary', tabs: ['hex', 'details'], picture: null };
@@ -51,8 +52,9 @@ export function sniff(head: Uint8Array, name: string, size: number): Sniffed {
     if (/^[[{]/.test(start) && /\.(json|map|webmanifest|lock)$/i.test(name)) {
         return { type: 'JSON', tabs: ['text', 'json', 'hex', 'details'], picture: null };
     }
-    const pem = /^-----BEGIN ([A-Z0-9 ]+)-----/.exec(start)?.[1];
-    return { type: pem ? `PEM (${pem.toLowerCase()})` : 'text', tabs: ['text', 'hex', 'details'], picture: null };
+    const pem = /^-----BEGIN ([A-Z0-9 ]+)-----$/m.exec(start)?.[1];
+    if (pem) return { type: `PEM (${pem.toLowerCase()})`, tabs: ['pem', 'text', 'hex', 'details'], picture: null };
+    return { type: 'text', tabs: ['text', 'hex', 'details'], picture: null };
 }
 
 function picture(type: string, media: string): Sniffed {
