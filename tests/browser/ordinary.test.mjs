@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { before, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { startRegistry, visit } from './harness.mjs';
 import { copy, layout, sha256 } from './images.mjs';
 import { capability, content, merged, tars } from './sample.mjs';
@@ -76,7 +77,9 @@ test('ordinary layers are shown as such, and read once they are downloaded', asy
 });
 
 const zstd = (bytes) => execFileSync('zstd', ['-c'], { input: bytes, maxBuffer: 1 << 30 });
-for (const [name, options] of [['zstd', { compress: zstd, suffix: '+zstd' }], ['uncompressed', { compress: (bytes) => bytes, suffix: '' }]]) {
+// Members end in headers, in content and between entries; the first is empty.
+const members = (bytes) => Buffer.concat([0, 1, 513, 70_000, 300_000, bytes.length].map((end, index, ends) => gzipSync(bytes.subarray(ends[index - 1] ?? 0, end), { level: 1 + (index % 3) })));
+for (const [name, options] of [['members', { compress: members }], ['zstd', { compress: zstd, suffix: '+zstd' }], ['uncompressed', { compress: (bytes) => bytes, suffix: '' }]]) {
     test(`ordinary layers, ${name}`, async () => {
         await copy(layout(`ordinary-${name}`, tars(), options), `${registry.host}/ordinary:${name}`);
         const { tab, close } = await visit(explorer.url);
@@ -90,6 +93,18 @@ for (const [name, options] of [['zstd', { compress: zstd, suffix: '+zstd' }], ['
         await close();
     });
 }
+
+test('what comes after gzip, or is missing of it, is an error', async () => {
+    const { tab, close } = await visit(explorer.url);
+    const whole = gzipSync(tars()[2]);
+    for (const [index, bytes] of [Buffer.concat([whole, Buffer.from('garbage')]), whole.subarray(0, -20), Buffer.concat([whole, whole.subarray(0, 40)])].entries()) {
+        await copy(layout(`ordinary-bad-${index}`, [tars()[2]], { compress: () => bytes }), `${registry.host}/ordinary:bad-${index}`);
+        const problem = await tab.evaluate(async (name) => (await lazystar.open(name)).download(0).catch((error) => error.problem), `${registry.host}/ordinary:bad-${index}`);
+        assert.equal(problem.kind, 'malformed', JSON.stringify(problem));
+        assert.match(problem.message, /cannot be decompressed/);
+    }
+    await close();
+});
 
 test('a download that is not what its digest says is thrown away', async () => {
     const faulty = await startFaulty(registry.host);

@@ -2,6 +2,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { Decompress } from 'fzstd';
 import { asDigest, concat } from './bytes';
+import { Gunzip } from './gunzip';
 import type { Descriptor, Layer, Root } from './instance';
 import { LocalContent } from './local';
 import { asProblem, engine, problem } from './problems';
@@ -65,14 +66,17 @@ export function download(root: Root, source: Source, descriptor: Descriptor, pro
     });
 }
 
+/** Takes compressed bytes. */
+interface Target {
+    push(bytes: Uint8Array): Promise<void> | void;
+    end(): Promise<void> | void;
+}
+
 /** Decompresses what comes, by what it begins with. */
 class Unpacking {
     readonly #index: Index;
     #head: Uint8Array = new Uint8Array();
-    #writer: WritableStreamDefaultWriter<BufferSource> | null = null;
-    #reading: Promise<void> = Promise.resolve();
-    #zstd: Decompress | null = null;
-    #plain = false;
+    #target: Target | null = null;
     #failed: unknown = null;
 
     constructor(index: Index) {
@@ -82,51 +86,38 @@ class Unpacking {
     async push(piece: Uint8Array): Promise<void> {
         if (this.#failed) return;
         let bytes = piece;
-        if (!this.#writer && !this.#zstd && !this.#plain) {
+        if (!this.#target) {
             bytes = concat([this.#head, piece]);
             if (bytes.length < 4) {
                 this.#head = bytes;
                 return;
             }
-            this.#begin(bytes);
+            this.#target = this.#begin(bytes);
         }
         try {
-            if (this.#writer) await this.#writer.write(bytes as BufferSource);
-            else if (this.#zstd) this.#zstd.push(bytes);
-            else this.#index.push(bytes);
+            await this.#target.push(bytes);
         } catch (thrown) {
             // Told at the end, when it is known whether these are the right bytes at all.
             this.#failed ??= thrown;
         }
     }
 
-    #begin([first, second, third, fourth]: Uint8Array): void {
-        if (first === 0x1f && second === 0x8b) {
-            const { readable, writable } = new DecompressionStream('gzip');
-            this.#writer = writable.getWriter();
-            this.#reading = this.#read(readable.getReader());
-        } else if (first === 0x28 && second === 0xb5 && third === 0x2f && fourth === 0xfd) {
-            this.#zstd = new Decompress((bytes) => this.#index.push(bytes));
-        } else this.#plain = true;
-    }
-
-    async #read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
-        try {
-            for (let step; !(step = await reader.read()).done; ) this.#index.push(step.value);
-        } catch (thrown) {
-            this.#failed ??= thrown;
-            await reader.cancel().catch(() => undefined);
+    #begin([first, second, third, fourth]: Uint8Array): Target {
+        const take = (bytes: Uint8Array): void => this.#index.push(bytes);
+        if (first === 0x1f && second === 0x8b) return new Gunzip(take);
+        if (first === 0x28 && second === 0xb5 && third === 0x2f && fourth === 0xfd) {
+            const zstd = new Decompress(take);
+            return { push: (bytes) => zstd.push(bytes), end: () => zstd.push(new Uint8Array(), true) };
         }
+        return { push: take, end: () => undefined };
     }
 
     async end(): Promise<void> {
         try {
-            if (!this.#failed) await this.#writer?.close();
-            if (!this.#failed) this.#zstd?.push(new Uint8Array(), true);
+            if (!this.#failed) await this.#target?.end();
         } catch (thrown) {
             this.#failed ??= thrown;
         }
-        await this.#reading;
         if (this.#failed instanceof DOMException) throw this.#failed;
         const why = this.#failed ? asProblem(this.#failed) : null;
         if (why && why.kind !== 'internal') throw this.#failed;
