@@ -7,58 +7,95 @@ import { before, test } from 'node:test';
 import { here, startRegistry, visit } from './harness.mjs';
 import { convert, layout, tar } from './images.mjs';
 import { layers, tars } from './sample.mjs';
-import { startExplorer } from './servers.mjs';
+import { certificates, windowsProgram } from './programs.mjs';
+import { startExplorer, startFaulty } from './servers.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 const pictures = join(here, 'pictures');
 mkdirSync(pictures, { recursive: true });
 
-let registry, explorer;
+let registry, explorer, faulty;
 before(async () => {
     registry = await startRegistry();
     explorer = await startExplorer();
-    await convert(layout('looks', tars()), `${registry.host}/looks:lazy`);
+    const more = tar([{ path: 'lib/' }, { path: 'lib/tool.exe', content: windowsProgram() }, { path: 'lib/tool.pem', content: certificates() }]);
+    await convert(layout('looks', [...tars(), more]), `${registry.host}/looks:lazy`);
+    faulty = await startFaulty(registry.host);
     await convert(layout('looks-before', tars().slice(0, 1)), `${registry.host}/looks:before`);
 });
 
+const hash = (path) => `#/r/${registry.host}${path}`;
+/** Addresses, and what is done there before it is looked at. */
 const views = {
-    first: '',
-    files: '/looks:lazy/-/etc/os-release',
-    layer: '/looks:lazy?layer=1',
-    hex: '/looks:lazy/-/big.bin?panel=image',
-    details: '/looks:lazy/-/usr/bin/tool?tab=details&panel=search&q=os-release',
-    compare: '/looks:lazy/-/etc/os-release?tab=compare&panel=changes&layer=1',
-    efficiency: '/looks:lazy/-/bin?panel=efficiency',
-    missing: '/not-there:lazy',
-    choose: '/looks:lazy?panel=against',
-    against: () => `/looks:lazy/-/etc/os-release?panel=against&with=${registry.host}/looks:before`,
+    first: { at: () => '' },
+    files: { at: () => hash('/looks:lazy/-/etc/os-release') },
+    layer: { at: () => hash('/looks:lazy?layer=1') },
+    hex: { at: () => hash('/looks:lazy/-/big.bin?panel=image') },
+    details: { at: () => hash('/looks:lazy/-/usr/bin/tool?tab=details&panel=search&q=os-release') },
+    compare: { at: () => hash('/looks:lazy/-/etc/os-release?tab=compare&panel=changes&layer=1') },
+    efficiency: { at: () => hash('/looks:lazy/-/bin?panel=efficiency') },
+    missing: { at: () => hash('/not-there:lazy') },
+    choose: { at: () => hash('/looks:lazy?panel=against') },
+    against: { at: () => hash(`/looks:lazy/-/etc/os-release?panel=against&with=${registry.host}/looks:before`) },
+    program: { at: () => hash('/looks:lazy/-/lib/tool.exe') },
+    certificates: { at: () => hash('/looks:lazy/-/lib/tool.pem') },
+    help: { at: () => hash('/looks:lazy'), act: (tab) => tab.getByRole('button', { name: 'Keys and help' }).click() },
+    asking: { at: () => hash('/looks:lazy/-/big.bin'), act: (tab) => tab.getByRole('button', { name: /^Download \(/ }).click() },
+    // A file that the page was not given, and one that is being dragged.
+    file: { at: () => '#/r/file:/image.tar', act: (tab) => tab.getByText('This file cannot be read').waitFor() },
+    drop: {
+        at: () => '',
+        act: async (tab) => {
+            const data = await tab.evaluateHandle(() => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File(['x'], 'x.tar'));
+                return transfer;
+            });
+            await tab.dispatchEvent('body', 'dragover', { dataTransfer: data });
+            await tab.getByText('Drop an archive of an image').waitFor();
+        },
+    },
+    wrong: {
+        at: () => `#/r/${faulty.host}/looks:lazy`,
+        act: async (tab) => {
+            faulty.rule = ({ path }) => (path.includes('/blobs/') ? { change: (answer) => ({ ...answer, body: answer.body.fill(7, answer.body.length >> 1) }) } : undefined);
+            await tab.evaluate(() => (location.hash += '/-/big.bin'));
+            await tab.getByRole('alert').getByRole('button', { name: 'Try again' }).waitFor();
+        },
+    },
 };
+const wide = { width: 1400, height: 860 };
+const plain = { colorScheme: 'light', forcedColors: 'none', contrast: 'no-preference', reducedMotion: 'no-preference' };
+const looks = {
+    light: [wide, plain],
+    dark: [wide, { ...plain, colorScheme: 'dark' }],
+    forced: [wide, { ...plain, forcedColors: 'active', reducedMotion: 'reduce' }],
+    contrast: [wide, { ...plain, contrast: 'more' }],
+    narrow: [{ width: 320, height: 640 }, plain],
+};
+/** Views that are looked at in forced colours and with more contrast, too. */
+const special = ['files', 'layer', 'against', 'wrong'];
 
-for (const [name, view] of Object.entries(views)) {
-    for (const [look, options] of Object.entries({
-        light: { colorScheme: 'light' },
-        dark: { colorScheme: 'dark' },
-        narrow: { viewport: { width: 320, height: 640 } },
-        forced: { forcedColors: 'active', reducedMotion: 'reduce' },
-    })) {
-        if (look === 'forced' && name !== 'files' && name !== 'layer') continue;
-        test(`${name}, ${look}`, async () => {
-            const at = typeof view === 'function' ? view() : view;
-            const url = explorer.url + (at && `#/r/${registry.host}${at}`);
-            const { tab, close } = await visit(url, { viewport: { width: 1400, height: 860 }, bypassCSP: true, ...options });
-            await tab.locator('.waiting').first().waitFor({ state: 'detached' });
-            await tab.waitForFunction(() => !document.querySelector('.waiting, .pending') && document.querySelector('h1'));
-            await tab.waitForTimeout(300);
+for (const [name, { at, act }] of Object.entries(views)) {
+    test(`${name}: looks and accessibility`, async () => {
+        const { tab, close } = await visit(explorer.url + at(), { viewport: wide, bypassCSP: true, ...plain });
+        await tab.waitForFunction(() => !document.querySelector('.waiting, .pending') && document.querySelector('h1'));
+        await act?.(tab);
+        await tab.evaluate(axe);
+        for (const [look, [viewport, media]] of Object.entries(looks)) {
+            if (['forced', 'contrast'].includes(look) && !special.includes(name)) continue;
+            await tab.setViewportSize(viewport);
+            await tab.emulateMedia(media);
+            await tab.waitForTimeout(200);
             await tab.screenshot({ path: join(pictures, `${name}-${look}.png`) });
-            await tab.evaluate(axe);
             const { violations } = await tab.evaluate((runOnly) => axe.run(document, { runOnly }), rules);
-            assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary}`), []);
+            assert.deepEqual(violations.map(({ id, nodes }) => `${look}: ${id}: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary}`), []);
             const scroll = await tab.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-            assert.ok(scroll <= 0, `the page is ${scroll} pixels too wide`);
-            await close();
-        });
-    }
+            assert.ok(scroll <= 0, `${look}: the page is ${scroll} pixels too wide`);
+        }
+        await close();
+    });
 }
 
 test('the tree has as many columns as there is room for', async () => {

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { execFileSync } from 'node:child_process';
 import { binary, blobs, page, run, startRegistry, sum, visit, work } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
+import { certificates, windowsProgram } from './programs.mjs';
 import { big, layers } from './sample.mjs';
 import { startExplorer } from './servers.mjs';
 
@@ -23,37 +23,6 @@ const kinds = [
     { path: 'kinds/hosts.pem', content: certificates() },
     { path: 'kinds/run.svg', content: '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>parent.ran = true; alert(1)</script><rect width="9" height="9" onload="alert(2)"/></svg>' },
 ];
-/** A program for Windows with two sections that needs two libraries. */
-function windowsProgram() {
-    const bytes = Buffer.alloc(0x800);
-    const u16 = (at, value) => bytes.writeUInt16LE(value, at);
-    const u32 = (at, value) => bytes.writeUInt32LE(value, at);
-    bytes.write('MZ');
-    u32(60, 0x80);
-    bytes.write('PE\0\0', 0x80);
-    [[0x84, 0x8664], [0x86, 2], [0x94, 240], [0x96, 0x22], [0x98, 0x20b], [0x98 + 68, 3]].forEach(([at, value]) => u16(at, value));
-    u32(0x98 + 16, 0x1010);
-    u32(0x98 + 108, 16);
-    u32(0x98 + 120, 0x2000);
-    const section = 0x98 + 240;
-    for (const [index, [name, address, offset, flags]] of [['.text', 0x1000, 0x400, 0x60000020], ['.idata', 0x2000, 0x600, 0xc0000040]].entries()) {
-        const at = section + 40 * index;
-        bytes.write(name, at);
-        [[8, 0x200], [12, address], [16, 0x200], [20, offset], [36, flags]].forEach(([field, value]) => bytes.writeUInt32LE(value, at + field));
-    }
-    for (const [index, name] of ['KERNEL32.dll', 'evil\u202elld.dll'].entries()) {
-        u32(0x600 + 20 * index + 12, 0x2100 + 64 * index);
-        bytes.write(name, 0x700 + 64 * index);
-    }
-    return bytes;
-}
-
-/** A certificate that openssl makes, and a block that is none. */
-function certificates() {
-    const args = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '-', '-subj', '/O=Sample/CN=sample.test', '-days', '36500'];
-    return `# a note\n${execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] })}-----BEGIN CERTIFICATE-----\nMIIBszCC\n-----END CERTIFICATE-----\n`;
-}
-
 const history = [
     { created_by: '/bin/sh -c #(nop) ADD file:0123 in / ' },
     { created_by: '/bin/sh -c #(nop)  ENV COLOUR=blue', empty_layer: true },

@@ -32,9 +32,9 @@ function serveFile(incoming, outgoing) {
     createReadStream(file).pipe(outgoing);
 }
 
-/** A web server that has the page and nothing else: registries are asked directly. */
-export function startStatic() {
-    return listen(serveFile);
+/** A web server that has the page and nothing else: registries are asked directly. `extra` gives other answers by path. */
+export function startStatic(extra = {}) {
+    return listen((incoming, outgoing) => (extra[incoming.url] ?? serveFile)(incoming, outgoing));
 }
 
 /** A web server for the files below a directory. `log` has its requests; `cors` and `ranges` can be switched off. */
