@@ -127,26 +127,32 @@ test('50,000 names scroll without a frame of more than 50 ms', async () => {
     const session = await context.newCDPSession(tab);
     await session.send('Performance.enable', { timeDomain: 'threadTicks' });
     const busy = async () => (await session.send('Performance.getMetrics')).metrics.find(({ name }) => name === 'TaskDuration').value * 1000;
-    const scroll = async (step) => {
+    const scroll = async (list, step) => {
         const before = await busy();
-        await tab.evaluate(async (step) => {
-            const body = document.querySelector('[role=treegrid]');
+        await tab.evaluate(async ([list, step]) => {
+            const body = document.querySelector(list);
             body.scrollTop = step % 2 ? step * 300 : body.scrollHeight - step * 5000;
             await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
             const { left, top, bottom } = body.getBoundingClientRect();
-            if (!document.elementFromPoint(left + 50, (top + bottom) / 2)?.closest('[role=row]')) throw new Error('nothing is drawn');
-        }, step);
+            if (!document.elementFromPoint(left + 50, (top + bottom) / 2)?.closest('.row')) throw new Error('nothing is drawn');
+        }, [list, step]);
         return (await busy()) - before;
     };
-    // What others do on the machine costs time of this processor, too: the best of three counts.
-    let longest = Infinity;
-    for (let run = 0; run < 3 && longest > 50; run += 1) {
-        const steps = [];
-        for (let step = 0; step < 60; step += 1) steps.push(await scroll(step));
-        steps.sort((one, other) => one - other);
-        longest = Math.min(longest, steps.at(-1));
-        console.log(`scrolling: ${steps[steps.length >> 1].toFixed(1)} ms a step, at most ${steps.at(-1).toFixed(1)} ms`);
-    }
-    assert.ok(longest <= 50, `a step of ${longest} ms`);
+    const check = async (list) => {
+        // What others do on the machine costs time of this processor, too: the best of three counts.
+        let longest = Infinity;
+        for (let run = 0; run < 3 && longest > 50; run += 1) {
+            const steps = [];
+            for (let step = 0; step < 60; step += 1) steps.push(await scroll(list, step));
+            steps.sort((one, other) => one - other);
+            longest = Math.min(longest, steps.at(-1));
+            console.log(`scrolling ${list}: ${steps[steps.length >> 1].toFixed(1)} ms a step, at most ${steps.at(-1).toFixed(1)} ms`);
+        }
+        assert.ok(longest <= 50, `a step of ${longest} ms`);
+    };
+    await check('[role=treegrid]');
+    await tab.evaluate((host) => (location.hash += `?panel=against&with=${host}/looks:before`), registry.host);
+    await tab.getByText(/^50,\d{3} paths$/).waitFor({ timeout: 60_000 });
+    await check('[role=listbox]');
     await close();
 });

@@ -18,6 +18,8 @@ const kinds = [
     { path: 'kinds/data.json', content: JSON.stringify({ list: [1, 2, { deep: true }], text: 'words' }) },
     { path: 'kinds/true', content: program, mode: 0o755 },
     { path: 'kinds/app.py', content: `import os\n${'print("hello")\n'.repeat(400)}` },
+    { path: 'kinds/latin.txt', content: Buffer.from('caf\xe9\n', 'latin1') },
+    { path: 'kinds/wide.txt', content: Buffer.from('\ufeffwide\n', 'utf16le') },
     { path: 'kinds/tool.exe', content: windowsProgram() },
     { path: 'kinds/cut.exe', content: windowsProgram().subarray(0, 300) },
     { path: 'kinds/hosts.pem', content: certificates() },
@@ -114,6 +116,8 @@ test('what a layer does is shown, and what it hides', async () => {
     await row('etc').click();
     await tab.keyboard.press('ArrowRight');
     const nav = tab.getByRole('navigation', { name: 'Layers' });
+    await nav.getByRole('button', { name: /^Check all of it/ }).click();
+    await nav.getByText('Every byte was checked.').waitFor();
     await nav.getByText('RUN /bin/sh -c rm -rf /gone').waitFor();
     await nav.getByText('2 metadata-only').waitFor();
     await tab.getByRole('link', { name: 'Changes', exact: true }).click();
@@ -149,6 +153,11 @@ test('files are shown by what they hold', async () => {
     await show('/kinds/true');
     await panel.getByText('libc.so.6').waitFor();
     await panel.getByRole('cell', { name: '.text' }).or(panel.getByRole('rowheader', { name: '.text', exact: true })).first().waitFor();
+    await show('/kinds/latin.txt');
+    await panel.getByText('café').waitFor();
+    await panel.getByText('Windows-1252, 1 line').waitFor();
+    await show('/kinds/wide.txt');
+    await panel.getByText('UTF-16LE, 1 line').waitFor();
     await show('/kinds/tool.exe');
     await panel.getByText('program, x86-64, 64-bit').waitFor();
     await panel.getByText('Windows, console').waitFor();

@@ -5,7 +5,6 @@ import { useEffect } from 'preact/hooks';
 import type { OpenImage, Problem } from '../api';
 import { compare, deviations, type Deviation, type Pair, type Totals } from '../comparison';
 import { base, parent } from '../engine/paths';
-import { parseQuery, type Query } from '../engine/query';
 import { isFile, named } from '../reference';
 import { Choices } from './choices';
 import { ChooseOther } from './choose-other';
@@ -17,6 +16,7 @@ import { State } from './layers';
 import { say } from './live';
 import { afresh, go, route, start } from './route';
 import { engine, generation, image, layers, other, problem, retryOther, settling } from './session';
+import { useShown } from './shown-pairs';
 import { Failed, Waiting } from './states';
 
 /** Pairs that are on the list; the totals and the report have all. */
@@ -71,7 +71,7 @@ function useComparison(): Found {
                 last = totals;
                 if (performance.now() - shown < SHOWN_AFTER_MS) continue;
                 shown = performance.now();
-                found.value = { pairs: [...pairs], totals, isDone: false, problem: null };
+                found.value = { pairs: pairs.slice(), totals, isDone: false, problem: null };
             }
             found.value = { pairs, totals: last, isDone: true, problem: null };
             say(`${counted(last?.paths ?? 0, 'path')} compared, ${count((last?.paths ?? 0) - (last?.same ?? 0))} differ`);
@@ -92,9 +92,7 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
         if (!next.delete(deviation)) next.add(deviation);
         hidden.value = next;
     };
-    const { query, wrong } = parsed(filter.value);
-    const shown = pairs.filter(({ deviation, ...pair }) => !hidden.value.has(deviation) && matches(query, pair));
-    if (isBySize.value) shown.sort((one, next) => Math.abs(growth(next)) - Math.abs(growth(one)));
+    const { shown, wrong } = useShown(pairs, { hidden: hidden.value, filter: filter.value, isBySize: isBySize.value });
     const names = sides(before, after);
     const swap = (): void => {
         const { place, tag, platform, other: from, path } = route.value;
@@ -227,24 +225,6 @@ function sides(before: OpenImage, after: OpenImage): { before: ComponentChildren
         </>
     );
     return { before: name(before, wanted?.tag ?? null), after: name(after, tag) };
-}
-
-function parsed(text: string): { query: Query | null; wrong: string | null } {
-    try {
-        return { query: text.trim() ? parseQuery(text) : null, wrong: null };
-    } catch (thrown) {
-        return { query: null, wrong: problem(thrown).message };
-    }
-}
-
-function matches(query: Query | null, { path, before, after }: Omit<Pair, 'deviation'>): boolean {
-    if (!query) return true;
-    const found = [before, after].filter((object) => object !== null);
-    return found.some(({ kind, size, mode, layer }) => query.matches({ path, kind, size, mode, layer, visible: () => true }));
-}
-
-function growth({ before, after }: Pair): number {
-    return (after?.size ?? 0) - (before?.size ?? 0);
 }
 
 function sizesOf({ before, after }: Pair): string {
