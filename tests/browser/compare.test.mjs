@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
-import { blobs, startRegistry, sum, visit } from './harness.mjs';
-import { convert, layout, noise, tar } from './images.mjs';
+import { blobs, startRegistry, sum, until, visit } from './harness.mjs';
+import { convert, copy, layout, noise, tar } from './images.mjs';
 import { startExplorer } from './servers.mjs';
 
 const dir = (path, more = {}) => ({ path: `${path}/`, ...more });
@@ -41,13 +41,16 @@ const expected = new Map([
     ...many.filter((_, index) => index % 100 === 7).map(({ path }) => [`/${path}`, 'removed']),
 ]);
 
+const base = tar([dir('lib'), { path: 'lib/shared', content: 'shared\n' }]);
+
 let registry, explorer, address;
 before(async () => {
     registry = await startRegistry();
     explorer = await startExplorer();
-    const base = tar([dir('lib'), { path: 'lib/shared', content: 'shared\n' }]);
     await convert(layout('compare-1', [base, tar(image(0))]), `${registry.host}/compare:1`);
     await convert(layout('compare-2', [base, tar(image(1))]), `${registry.host}/compare:2`, ['--chunk-size', '1048576']);
+    await copy(layout('compare-plain', [base, tar(image(1))]), `${registry.host}/compare:plain`);
+    await convert(layout('compare-two', [base], { architectures: ['arm64', 'riscv64'] }), `${registry.host}/two:lazy`, ['--all-platforms']);
     address = `${explorer.url}#/r/${registry.host}/compare:2?panel=against`;
 });
 
@@ -139,6 +142,47 @@ test('both sides change places, and what cannot be opened is said', async () => 
     await tab.getByLabel('Another image').fill(`${registry.host}/compare:1`);
     await tab.getByRole('button', { name: 'Compare' }).click();
     await tab.getByText('Both have the same files.').waitFor();
+    await close();
+});
+
+test('another platform, and an image whose layers are not lazy', async () => {
+    const { tab, close } = await visit(`${explorer.url}#/r/${registry.host}/two:lazy?panel=against`);
+    // The highlighter has a worker of its own.
+    const engines = () => tab.workers().filter((worker) => /\/worker-/.test(worker.url())).length;
+    await tab.getByLabel('Another platform').selectOption({ label: 'linux/riscv64' });
+    await tab.getByText('Both have the same files.').waitFor();
+    assert.match(await hash(tab), /with-platform=sha256:/);
+    const platform = tab.getByLabel('Platform of the other image');
+    assert.equal(await platform.evaluate((select) => select.selectedOptions[0].text), 'linux/riscv64');
+    await platform.selectOption({ label: 'linux/arm64' });
+    await tab.getByText('Both have the same files.').waitFor();
+    // What the other image is not made for is said, and left out.
+    await tab.evaluate(() => (location.hash = location.hash.replace(/with-platform=[^&]*/, 'with-platform=linux/s390x')));
+    await tab.getByRole('alert').getByRole('button', { name: 'Take the platform that it has first' }).click();
+    await tab.getByText('Both have the same files.').waitFor();
+    assert.equal(engines(), 2);
+    await tab.getByRole('button', { name: 'Choose another' }).click();
+    await until('the end of the other engine', () => engines() === 1);
+    await tab.evaluate((at) => (location.hash = at), `#/r/${registry.host}/compare:2?panel=against&with=${registry.host}/compare:plain`);
+    const closed = tab.getByRole('listitem').filter({ hasText: 'The other image is compared without its layer' });
+    await closed.first().waitFor();
+    assert.equal(await closed.count(), 2);
+    await closed.last().getByRole('button', { name: /Download and index/ }).click();
+    await until('the second layer', async () => (await closed.count()) === 1);
+    await tab.getByText('2 added').waitFor();
+    await closed.getByRole('button', { name: /Download and index/ }).click();
+    await tab.getByText('Both have the same files.').waitFor();
+    // A file of this computer: nothing is asked for, and a link cannot bring it.
+    await tab.getByRole('button', { name: 'Choose another' }).click();
+    const before = registry.requests().length;
+    await tab.getByLabel('File with an image or a layer').last().setInputFiles({ name: 'base.tar', mimeType: 'application/x-tar', buffer: base });
+    await tab.getByRole('listitem').filter({ hasText: 'The other image' }).getByRole('button', { name: /Read and index/ }).click();
+    await tab.getByText('2 the same').waitFor();
+    assert.equal(registry.requests().length, before);
+    await tab.reload();
+    await tab.getByRole('alert').getByText('base.tar is a file of a computer').waitFor();
+    await tab.getByRole('link', { name: 'Lazystar, first page' }).click();
+    await until('the end of both engines', () => engines() === 0);
     await close();
 });
 

@@ -88,6 +88,13 @@ test('too many requests, and when it goes on', async () => {
     await close();
 });
 
+test('an answer that takes its time', async () => {
+    const { tab, close } = await open(({ path }) => (path.includes('/manifests/') ? { wait: 2500 } : undefined));
+    await tab.getByRole('status').getByText('It takes its time').waitFor();
+    await tab.getByRole('row', { name: 'etc' }).waitFor();
+    await close();
+});
+
 test('a registry that fails can be asked again', async () => {
     let isBroken = true;
     const { tab, alert, close } = await open(() => (isBroken ? { status: 500 } : undefined));

@@ -1,7 +1,8 @@
 /** Names of images. */
 import type { Place } from './api';
 
-const FILE = 'file:';
+/** The registry of places that are files of this computer. */
+export const FILE = 'file:';
 const NAMED = /^(.+?)(?::(\w[\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/s;
 
 /**

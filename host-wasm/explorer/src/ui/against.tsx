@@ -1,35 +1,44 @@
 /** The open image against another one: which paths were added, removed and changed. */
 import { useSignal } from '@preact/signals';
-import type { ComponentChildren } from 'preact';
-import { useEffect } from 'preact/hooks';
-import type { OpenImage, Problem } from '../api';
-import { compare, deviations, type Deviation, type Pair, type Totals } from '../comparison';
+import type { OpenImage } from '../api';
+import { deviations, type Deviation, type Pair, type Totals } from '../comparison';
 import { base, parent } from '../engine/paths';
-import { isFile, named } from '../reference';
+import { isFile } from '../reference';
 import { Choices } from './choices';
 import { ChooseOther } from './choose-other';
-import { saveContent } from './download';
+import { MOST_LISTED, saveReport, useComparison } from './comparing';
 import { visible } from './escape';
 import { bytes, count, counted, short } from './format';
-import { platformName } from './image-facts';
 import { State } from './layers';
-import { say } from './live';
 import { afresh, go, route, start } from './route';
-import { engine, generation, image, layers, other, problem, retryOther, settling } from './session';
+import { engine, image, layers, other, retryOther, settling } from './session';
+import { Sides } from './sides';
 import { useShown } from './shown-pairs';
 import { Failed, Waiting } from './states';
-
-/** Pairs that are on the list; the totals and the report have all. */
-const MOST_LISTED = 100_000;
-const SHOWN_AFTER_MS = 100;
 
 export function Against() {
     const { other: wanted } = route.value;
     const [before, after] = [other.image.value, image.value];
     if (!wanted) return <ChooseOther />;
-    if (other.refused.value) {
+    const refused = other.refused.value;
+    if (refused?.kind === 'file') {
         return (
-            <Failed problem={other.refused.value} again={retryOther}>
+            <>
+                <p class="alarm" role="alert">
+                    {visible(refused.message)}
+                </p>
+                <ChooseOther />
+            </>
+        );
+    }
+    if (refused) {
+        return (
+            <Failed problem={refused} again={retryOther}>
+                {wanted.platform && (
+                    <button type="button" onClick={() => go({ other: { ...wanted, platform: null } })}>
+                        Take the platform that it has first
+                    </button>
+                )}
                 <Another />
             </Failed>
         );
@@ -46,42 +55,6 @@ function Another() {
     );
 }
 
-interface Found {
-    pairs: Pair[];
-    totals: Totals | null;
-    isDone: boolean;
-    problem: Problem | null;
-}
-
-/** Compares once more when another layer of one of them is open. */
-function useComparison(): Found {
-    const found = useSignal<Found>({ pairs: [], totals: null, isDone: false, problem: null });
-    const [before, after] = [other.engine.value, engine.value];
-    useEffect(() => {
-        let isLate = false;
-        found.value = { pairs: [], totals: null, isDone: false, problem: null };
-        const run = async (): Promise<void> => {
-            if (!before || !after) return;
-            const pairs: Pair[] = [];
-            let shown = performance.now();
-            let last: Totals | null = null;
-            for await (const { pairs: more, totals } of compare(before, after)) {
-                if (isLate) return;
-                if (pairs.length < MOST_LISTED) pairs.push(...more);
-                last = totals;
-                if (performance.now() - shown < SHOWN_AFTER_MS) continue;
-                shown = performance.now();
-                found.value = { pairs: pairs.slice(), totals, isDone: false, problem: null };
-            }
-            found.value = { pairs, totals: last, isDone: true, problem: null };
-            say(`${counted(last?.paths ?? 0, 'path')} compared, ${count((last?.paths ?? 0) - (last?.same ?? 0))} differ`);
-        };
-        run().catch((thrown: unknown) => isLate || (found.value = { ...found.value, problem: problem(thrown) }));
-        return () => void (isLate = true);
-    }, [before, after, other.generation.value, generation.value]);
-    return found.value;
-}
-
 function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
     const { pairs, totals, isDone, problem: why } = useComparison();
     const hidden = useSignal<ReadonlySet<Deviation>>(new Set(['time-only']));
@@ -93,7 +66,6 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
         hidden.value = next;
     };
     const { shown, wrong } = useShown(pairs, { hidden: hidden.value, filter: filter.value, isBySize: isBySize.value });
-    const names = sides(before, after);
     const swap = (): void => {
         const { place, tag, platform, other: from, path } = route.value;
         if (place && from) go({ ...start, ...from, path, panel: 'against', other: { place, tag, platform } });
@@ -101,18 +73,13 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
     return (
         <div class="list against">
             <div class="tools">
-                <dl class="sides">
-                    <dt>From</dt>
-                    <dd>{names.before}</dd>
-                    <dt>To</dt>
-                    <dd>{names.after}</dd>
-                </dl>
+                <Sides before={before} after={after} />
                 <span class="actions">
                     <button type="button" onClick={swap}>
                         Swap
                     </button>
                     <Another />
-                    <button type="button" disabled={!isDone} onClick={() => void save(before, after)}>
+                    <button type="button" disabled={!isDone} onClick={() => void saveReport(before, after)}>
                         Save as JSON
                     </button>
                 </span>
@@ -214,45 +181,9 @@ function Closed() {
     );
 }
 
-/** What both are called: what is the same of their names is left out. */
-function sides(before: OpenImage, after: OpenImage): { before: ComponentChildren; after: ComponentChildren } {
-    const { other: wanted, tag } = route.value;
-    const isNear = before.place.registry === after.place.registry;
-    const name = ({ place, digest, platform, platforms }: OpenImage, tag: string | null): ComponentChildren => (
-        <>
-            <b>{visible(named(place, tag, '').slice(isNear && !isFile(place) ? place.registry.length + 1 : 0))}</b> <code>{short(digest)}</code>
-            {platforms.length > 1 && ` ${visible(platformName(platform))}`}
-        </>
-    );
-    return { before: name(before, wanted?.tag ?? null), after: name(after, tag) };
-}
-
 function sizesOf({ before, after }: Pair): string {
     const files = [before, after].filter((object) => object?.kind === 'regular');
     if (files.length === 0) return '';
     if (files.length === 2 && before?.size !== after?.size) return `${bytes(before?.size ?? 0)} → ${bytes(after?.size ?? 0)}`;
     return bytes(files[0]?.size ?? 0);
-}
-
-/** Writes a report of all that differs; goes through both trees again, since not all need be on the list. */
-async function save(before: OpenImage, after: OpenImage): Promise<void> {
-    const [one, next] = [other.engine.peek(), engine.peek()];
-    if (!one || !next) return;
-    const about = ({ place, digest, platform }: OpenImage): object => ({ registry: place.registry, repository: place.repository, digest, platform: platformName(platform) });
-    const parts = [`{"from":${JSON.stringify(about(before))},\n"to":${JSON.stringify(about(after))},\n"differences":[`];
-    try {
-        let comma = '\n';
-        let all: Totals | null = null;
-        for await (const { pairs, totals } of compare(one, next)) {
-            for (const pair of pairs) {
-                parts.push(comma, JSON.stringify(pair));
-                comma = ',\n';
-            }
-            all = totals;
-        }
-        parts.push(`],\n"totals":${JSON.stringify(all)}}\n`);
-        saveContent(new Blob(parts, { type: 'application/json' }), 'comparison.json');
-    } catch (thrown) {
-        say(problem(thrown).message);
-    }
 }

@@ -1,7 +1,9 @@
 /** Which image to compare the open one with: another tag, another platform, or any other. */
 import { useSignal } from '@preact/signals';
 import { visible } from './escape';
+import { give } from './given';
 import { platformName } from './image-facts';
+import { OpenFile } from './open-file';
 import { usePromised } from './promised';
 import { go, NO_IMAGE, route, typed } from './route';
 import { engine, image } from './session';
@@ -77,6 +79,7 @@ export function ChooseOther() {
                     </p>
                 )}
             </form>
+            <OpenFile use={(file) => go({ other: { place: give(file), tag: null, platform: null } })} />
         </div>
     );
 }

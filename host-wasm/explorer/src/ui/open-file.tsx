@@ -2,14 +2,14 @@
 import { useRef } from 'preact/hooks';
 import { dragging, openFile } from './local-files';
 
-export function OpenFile() {
+export function OpenFile({ use = openFile }: { use?: (file: File) => void }) {
     const input = useRef<HTMLInputElement>(null);
     const take = ({ currentTarget }: Event): void => {
         const field = currentTarget as HTMLInputElement;
         const file = field.files?.[0];
         // So that the same file can be chosen again.
         field.value = '';
-        if (file) openFile(file);
+        if (file) use(file);
     };
     return (
         <>

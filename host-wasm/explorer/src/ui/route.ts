@@ -4,7 +4,7 @@
  */
 import { signal } from '@preact/signals';
 import type { Place, View } from '../api';
-import { parseReference, placeIn, title } from '../reference';
+import { FILE, parseReference, placeIn } from '../reference';
 import type { Wanted } from './opened';
 
 export type Panel = 'files' | 'search' | 'changes' | 'efficiency' | 'against' | 'image';
@@ -68,7 +68,7 @@ export function parse(fragment: string): Route {
         const found = /^(\d{1,15})(?:-(\d{1,15}))?$/.exec(query.get(name) ?? '');
         return found ? [Number(found[1]), Number(found[2] ?? found[1])] : null;
     };
-    const other = typed(query.get('with') ?? '');
+    const other = written(query.get('with') ?? '');
     const panel = query.get('panel') ?? '';
     const tab = query.get('tab') ?? '';
     return {
@@ -103,7 +103,7 @@ export function format(route: Route): string {
     set('lines', route.lines, null);
     set('offset', route.offset, 0);
     set('compare', route.compare, null);
-    set('with', route.other && title(route.other.place) + suffix(route.other.place, route.other.tag), null);
+    set('with', route.other && `${route.other.place.registry}/${route.other.place.repository}${suffix(route.other.place, route.other.tag)}`, null);
     set('with-platform', route.other?.platform, undefined);
     const path = route.path === '/' ? '' : `/-${encode(route.path)}`;
     const parameters = query.toString();
@@ -116,6 +116,12 @@ export const NO_IMAGE = 'This is no image: HOST/REPOSITORY:TAG, HOST/REPOSITORY@
 /** Reads what people type, as Docker understands it. */
 export function typed(text: string): { place: Place; tag: string | null } | null {
     return split(parseReference(text));
+}
+
+/** Reads the other image of an address: as people type it, or a file of this computer. */
+function written(text: string): { place: Place; tag: string | null } | null {
+    const file = `${FILE}/`;
+    return text.startsWith(file) ? split(placeIn(FILE, text.slice(file.length))) : typed(text);
 }
 
 /** Of a tag with a digest the digest says which image, and the tag what it is called. */
