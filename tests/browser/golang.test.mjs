@@ -50,6 +50,7 @@ test('a file deep inside costs next to nothing', { skip }, async () => {
     const fetched = answers.reduce((sum, { bytes }) => sum + bytes, 0);
     console.log(`${fetched} of ${total} bytes fetched, ${((fetched / total) * 100).toFixed(2)} %`);
     assert.ok(fetched < total * 0.02, `${fetched} of ${total} bytes`);
+    await tab.locator('.hljs-keyword').first().waitFor();
     mkdirSync(join(here, 'pictures'), { recursive: true });
     await tab.screenshot({ path: join(here, 'pictures', 'golang.png') });
     await close();
