@@ -23,6 +23,8 @@ const kinds = [
     { path: 'kinds/tool.exe', content: windowsProgram() },
     { path: 'kinds/cut.exe', content: windowsProgram().subarray(0, 300) },
     { path: 'kinds/hosts.pem', content: certificates() },
+    // What makes careless patterns try every colon, or every beginning.
+    { path: 'kinds/slow.pem', content: `-----BEGIN X-----\n${':'.repeat(400_000)}\n-----END X-----\n${'-----BEGIN X-----\n'.repeat(20_000)}` },
     { path: 'kinds/run.svg', content: '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>parent.ran = true; alert(1)</script><rect width="9" height="9" onload="alert(2)"/></svg>' },
 ];
 const history = [
@@ -166,10 +168,13 @@ test('files are shown by what they hold', async () => {
     await show('/kinds/cut.exe');
     await tab.getByRole('alert').getByText('cut short').waitFor();
     await show('/kinds/hosts.pem');
-    await panel.getByText('3 blocks').waitFor();
+    await panel.getByText('4 blocks').waitFor();
     await panel.getByRole('row', { name: /^certificate \d+ B O=Sample, CN=sample\.test \d{4}-\d\d-\d\d$/ }).waitFor();
     await panel.getByRole('row', { name: /^private key \d+ B/ }).waitFor();
     await panel.getByRole('row', { name: /^certificate 6 B$/ }).waitFor();
+    await panel.getByRole('row', { name: /^rsa private key 6 B$/ }).waitFor();
+    await show('/kinds/slow.pem');
+    await panel.getByText('1 block;').waitFor({ timeout: 3000 });
     await show('/big.bin');
     await tab.getByRole('tab', { name: 'Hex', selected: true }).waitFor();
     await panel.getByRole('textbox').fill('0xabcde0');

@@ -29,5 +29,6 @@ export function windowsProgram() {
 /** A certificate that openssl makes, and a block that is none. */
 export function certificates() {
     const args = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '-', '-subj', '/O=Sample/CN=sample.test', '-days', '36500'];
-    return `# a note\n${execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] })}-----BEGIN CERTIFICATE-----\nMIIBszCC\n-----END CERTIFICATE-----\n`;
+    const old = '-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAAAAAA\n-----END RSA PRIVATE KEY-----\n';
+    return `# a note\n${execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] })}-----BEGIN CERTIFICATE-----\nMIIBszCC\n-----END CERTIFICATE-----\n${old}`;
 }

@@ -10,7 +10,8 @@ export interface PemBlock {
 
 /** All blocks of a text; text around them is skipped. */
 export function pem(text: string): PemBlock[] {
-    return [...text.matchAll(/-----BEGIN ([A-Z0-9 ]{1,64})-----([^-]*)-----END \1-----/g)].map(([, label = '', body = '']) => {
+    // Headers have dashes; five of them end a block. It takes no longer than the text is long.
+    return [...text.matchAll(/-----BEGIN ([A-Z0-9 ]{1,64})-----([^-]*(?:-(?!----)[^-]*)*)-----END \1-----/g)].map(([, label = '', body = '']) => {
         const bytes = decode(body);
         return { label, size: bytes?.length ?? null, certificate: bytes && /^(X509 |TRUSTED )?CERTIFICATE$/.test(label) ? certificate(bytes) : null };
     });
@@ -18,9 +19,9 @@ export function pem(text: string): PemBlock[] {
 
 function decode(body: string): Uint8Array | null {
     // Old keys have headers before an empty line.
-    const base64 = body.replace(/^[^]*?:[^]*?\r?\n\r?\n/, '').replace(/\s/g, '');
+    const base64 = body.slice(body.includes(':') ? body.search(/\n\r?\n/) : 0);
     try {
-        return Uint8Array.from(atob(base64), (sign) => sign.charCodeAt(0));
+        return Uint8Array.from(atob(base64.replace(/\s/g, '')), (sign) => sign.charCodeAt(0));
     } catch {
         return null;
     }
