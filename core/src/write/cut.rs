@@ -363,18 +363,23 @@ impl<C: Compressor> Cutter<C> {
         let toc_digest = self.options.format.has_digests().then(|| Digest::of(&json));
         let toc_offset = self.offsets.last().copied().unwrap_or(0);
         let mut end = Vec::new();
-        let mut toc_tar = Vec::new();
         let mut zstd = None;
-        match format {
+        self.toc_json = match format {
             Format::Estargz | Format::LegacyStargz => {
-                toc_tar = toc::tar(&json)?;
-                end = self.sections.compress(&toc_tar)?;
+                let tar = toc::Tar::around(json)?;
+                end = self.sections.compress(tar.bytes())?;
                 match format {
                     Format::Estargz => end.extend(footer::estargz(toc_offset)),
                     _ => end.extend(footer::legacy(toc_offset)),
                 }
+                assembly.add_bytes(tar.bytes(), &end);
+                tar.into_json()
             }
-            Format::EstargzExternalToc => end.extend(footer::EXTERNAL_TOC),
+            Format::EstargzExternalToc => {
+                end.extend(footer::EXTERNAL_TOC);
+                assembly.add_bytes(&[], &end);
+                json
+            }
             Format::ZstdChunked | Format::ZstdChunkedStorage => {
                 let compressed = self.sections.compress(&json)?;
                 let position = ZstdPosition {
@@ -390,11 +395,11 @@ impl<C: Compressor> Cutter<C> {
                 end.extend(header);
                 end.extend(compressed);
                 end.extend(footer::zstd(&position));
+                assembly.add_bytes(&[], &end);
                 zstd = Some(position);
+                json
             }
-        }
-        assembly.add_bytes(&toc_tar, &end);
-        self.toc_json = json;
+        };
         let (blob_digest, blob_size, diff_id, uncompressed_size) = assembly.totals();
         let summary = Summary {
             format,

@@ -571,7 +571,7 @@ fn inherited_attributes_are_written_to_the_entry() {
 fn external_tocs_get_their_own_layer() {
     let options = Options { format: Format::EstargzExternalToc, ..Options::default() };
     let blob = write(options, &mixed()).unwrap();
-    let layer = external_toc_layer(blob.toc.as_bytes(), &mut Miniz::default()).unwrap();
+    let layer = external_toc_layer(blob.toc.clone().into_bytes(), &mut Miniz::default()).unwrap();
     let plain = gzip_members(&layer).concat();
     let mut archive = ::tar::Archive::new(&plain[..]);
     let mut entry = archive.entries().unwrap().next().unwrap().unwrap();

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::json::Object;
 use super::{Compressor, TOC_NAME, WriteError};
@@ -131,28 +132,45 @@ pub const fn type_name(kind: Kind) -> &'static str {
 ///
 /// If `compressor` is not gzip or fails.
 pub fn external_toc_layer(
-    toc_json: &[u8],
+    toc_json: Vec<u8>,
     compressor: &mut impl Compressor,
 ) -> Result<Vec<u8>, WriteError> {
     if compressor.compression() != Compression::Gzip {
         return Err(WriteError::WrongCodec { expected: Compression::Gzip });
     }
     let mut out = Vec::new();
-    compressor.compress(&tar(toc_json)?, &mut out)?;
+    compressor.compress(Tar::around(toc_json)?.bytes(), &mut out)?;
     Ok(out)
 }
 
-/// The TOC's tar entry and the end of the tar.
-pub(super) fn tar(json: &[u8]) -> Result<Vec<u8>, WriteError> {
-    let mut entry = Entry::new(TOC_NAME.to_string(), Kind::Regular);
-    entry.size = json.len() as u64;
-    let header = encode_header(&entry)?;
-    let end = padding(entry.size) + 2 * BLOCK;
-    let mut tar = Vec::with_capacity(header.len() + json.len() + end);
-    tar.extend_from_slice(&header);
-    tar.extend_from_slice(json);
-    tar.resize(tar.len() + end, 0);
-    Ok(tar)
+/// The TOC's tar entry and the end of the tar. A TOC is large, so it is made around the JSON.
+pub(super) struct Tar {
+    bytes: Vec<u8>,
+    json: Range<usize>,
+}
+
+impl Tar {
+    pub(super) fn around(mut json: Vec<u8>) -> Result<Self, WriteError> {
+        let mut entry = Entry::new(TOC_NAME.to_string(), Kind::Regular);
+        entry.size = json.len() as u64;
+        let header = encode_header(&entry)?;
+        let place = header.len()..header.len() + json.len();
+        let end = place.end + padding(entry.size) + 2 * BLOCK;
+        json.reserve_exact(end - json.len());
+        json.splice(..0, header);
+        json.resize(end, 0);
+        Ok(Self { bytes: json, json: place })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn into_json(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.json.end);
+        self.bytes.drain(..self.json.start);
+        self.bytes
+    }
 }
 
 /// The last name written for each id: readers carry it on to the entries that follow.

@@ -38,8 +38,7 @@ impl Compressor for GzipCompressor {
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), CompressFailed> {
-        let bound = self.deflate.gzip_compress_bound(plain.len());
-        self.scratch.resize(self.scratch.len().max(bound), 0);
+        room(&mut self.scratch, self.deflate.gzip_compress_bound(plain.len()));
         let length =
             self.deflate.gzip_compress(plain, &mut self.scratch).map_err(|_| CompressFailed)?;
         out.extend_from_slice(&self.scratch[..length]);
@@ -84,7 +83,7 @@ impl Compressor for ZstdCompressor {
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), CompressFailed> {
-        self.scratch.resize(self.scratch.len().max(compress_bound(plain.len())), 0);
+        room(&mut self.scratch, compress_bound(plain.len()));
         let length = self
             .zstd
             .compress_to_buffer(plain, &mut self.scratch[..])
@@ -97,6 +96,15 @@ impl Compressor for ZstdCompressor {
 impl fmt::Debug for ZstdCompressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ZstdCompressor")
+    }
+}
+
+/// Makes `scratch` at least `bound` long. New memory is asked for that is zero already: what nobody
+/// writes to is none, and of the worst case most is never written.
+fn room(scratch: &mut Vec<u8>, bound: usize) {
+    if scratch.len() < bound {
+        *scratch = Vec::new();
+        *scratch = vec![0; bound];
     }
 }
 

@@ -115,7 +115,7 @@ impl Conversion<'_> {
             Format::EstargzExternalToc => {
                 let compressor = codec::compressor(summary.format.compression(), None);
                 let mut compressor = compressor.map_err(PackError::Level)?;
-                let toc = external_toc_layer(&packed.toc_json, &mut compressor);
+                let toc = external_toc_layer(packed.toc_json, &mut compressor);
                 Some(toc.map_err(PackError::Layer)?)
             }
             _ => None,
