@@ -7,6 +7,7 @@ mod hostile;
 mod packing;
 mod platforms;
 mod registries;
+mod round_trips;
 mod verifying;
 
 use std::fs;
