@@ -1,9 +1,13 @@
-//! What core takes of memory: for large layers, and for those that want to take it all.
+//! What core takes of memory: for large layers, and for those that want to take it all. And what a
+//! conversion takes, whatever the size of the layer.
 //!
-//! Each test counts what its own thread has allocated.
+//! Each test counts what its own thread has allocated, but those of `convert`, which count all threads.
+
+mod convert;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use lazystar_core::codec::{Codec, DecodeError, PortableCodec};
 use lazystar_core::footer::Compression;
@@ -18,12 +22,18 @@ use lazystar_tests::synthetic;
 
 struct Counting;
 
+/// Of all threads: what they have now, and had at most.
+static ALL: AtomicIsize = AtomicIsize::new(0);
+static ALL_PEAK: AtomicIsize = AtomicIsize::new(0);
+
 thread_local! {
     static HEAP: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 fn count(bytes: isize) {
+    let all = ALL.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    ALL_PEAK.fetch_max(all, Ordering::Relaxed);
     // Threads that end have no counters any more, and no test of them either.
     let _ = HEAP.try_with(|heap| {
         heap.set(heap.get() + bytes);
@@ -43,6 +53,13 @@ unsafe impl GlobalAlloc for Counting {
         count(-(layout.size() as isize));
         // SAFETY: as of the caller.
         unsafe { System.dealloc(memory, layout) }
+    }
+
+    /// Large memory grows where it is, so it is not there twice meanwhile.
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as isize - layout.size() as isize);
+        // SAFETY: as of the caller.
+        unsafe { System.realloc(memory, layout, size) }
     }
 }
 
