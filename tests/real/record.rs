@@ -69,16 +69,23 @@ fn what_containers_read_comes_first_in_the_next_image() {
         assert_eq!(all[..first.len()], first);
         assert!(place(&all, "usr/bin/dpkg") >= first.len());
 
-        let to = format!("oci:{}:it", layout.display());
-        let mut command = rig.lazystar(["convert", "--plain-http", "--cache-dir"]);
-        command.arg(&cache).args([&format!("{}/debian:plain", rig.registry), &to]);
-        command.arg("--from-record").arg(&records);
-        run(command);
-        let names = names(rig, &to, &layout, &cache).remove(0);
-        let landmark = place(&names, ".prefetch.landmark");
-        let hot: Vec<_> = names[..landmark].iter().filter(|name| !name.ends_with('/')).collect();
-        let hot: Vec<_> = hot.iter().map(|name| name.trim_start_matches("./")).collect();
-        assert!(hot.iter().eq(all.iter()), "{hot:?}\n{all:?}");
+        // What is hot in the first layer of an image that the record makes.
+        let hot = |tag: &str, command: &str, workload: &[&str]| {
+            let to = format!("oci:{}:{tag}", layout.display());
+            let mut command = rig.lazystar([command, "--plain-http", "--cache-dir"]);
+            command.arg(&cache).args([&format!("{}/debian:plain", rig.registry), &to]);
+            command.arg("--from-record").arg(&records).args(workload);
+            run(command);
+            let names = names(rig, &to, &layout, &cache).remove(0);
+            let landmark = place(&names, ".prefetch.landmark");
+            let hot = names[..landmark].iter().filter(|name| !name.ends_with('/'));
+            hot.map(|name| name.trim_start_matches("./").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(hot("converted", "convert", &[]), all);
+        // With what a command reads beside it, which comes after that.
+        let merged = hot("optimized", "optimize", &["--", "/usr/bin/true"]);
+        assert_eq!(merged[..all.len()], all);
+        assert_eq!(merged[all.len()..], ["usr/bin/true"]);
         Ok(())
     });
 }

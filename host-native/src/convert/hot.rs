@@ -1,6 +1,6 @@
 //! Which files of which layers come first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use lazystar_core::Digest;
 
@@ -12,8 +12,8 @@ use crate::trace::Trace;
 pub struct Hot {
     /// In every layer that has it.
     everywhere: Vec<Wanted>,
-    /// What was recorded, by manifest and number of the layer.
-    recorded: BTreeMap<(Digest, usize), Vec<String>>,
+    /// What was recorded, by number of the layer: paths, and of which manifest.
+    recorded: BTreeMap<usize, Vec<(Digest, String)>>,
 }
 
 /// A list of paths that is none.
@@ -53,8 +53,8 @@ impl Hot {
     /// Adds what was recorded.
     pub fn add_trace(&mut self, trace: &Trace) {
         for access in &trace.accesses {
-            let layer = (access.manifest_digest, access.layer_index);
-            self.recorded.entry(layer).or_default().push(access.path.clone());
+            let recorded = (access.manifest_digest, access.path.clone());
+            self.recorded.entry(access.layer_index).or_default().push(recorded);
         }
     }
 
@@ -66,16 +66,12 @@ impl Hot {
 
     /// What comes first in layer number `layer` of the image with the manifest `manifest`.
     ///
-    /// What was recorded of one image alone holds for one that is `alone` as well: it was recorded of
-    /// the same image in another form, before or after a conversion.
+    /// For one that is `alone` all records hold, whatever the manifest: they were made of the same image,
+    /// maybe in another form, before or after a conversion. Of several platforms each has its own.
     pub(super) fn of(&self, manifest: Digest, layer: usize, alone: bool) -> Vec<Wanted> {
-        let manifests: BTreeSet<Digest> = self.recorded.keys().map(|(it, _)| *it).collect();
-        let manifest = match manifests.first() {
-            Some(only) if manifests.len() == 1 && alone => *only,
-            _ => manifest,
-        };
-        let recorded = self.recorded.get(&(manifest, layer)).into_iter().flatten();
-        let recorded = recorded.map(|path| Wanted::Path(path.clone()));
+        let recorded = self.recorded.get(&layer).into_iter().flatten();
+        let recorded = recorded.filter(|(of, _)| alone || *of == manifest);
+        let recorded = recorded.map(|(_, path)| Wanted::Path(path.clone()));
         recorded.chain(self.everywhere.iter().cloned()).collect()
     }
 }
@@ -100,5 +96,21 @@ mod tests {
         };
         assert_eq!(names(0).len(), 3);
         assert_eq!(names(1)[0], "Path(\"etc/a\")");
+    }
+
+    #[test]
+    fn records_of_several_forms_of_an_image_all_count() {
+        let mut hot = Hot::default();
+        for (path, of) in [("a", "lazy"), ("b", "plain"), ("c", "lazy")] {
+            let manifest = Digest::of(of.as_bytes());
+            let record = format!("{{\"path\":\"{path}\",\"manifestDigest\":\"{manifest}\"}}");
+            hot.add_trace(&Trace::parse(&record).unwrap());
+        }
+        let names = |alone| -> Vec<String> {
+            let wanted = hot.of(Digest::of(b"plain"), 0, alone);
+            wanted.iter().map(|it| format!("{it:?}")).collect()
+        };
+        assert_eq!(names(true), ["Path(\"a\")", "Path(\"b\")", "Path(\"c\")"]);
+        assert_eq!(names(false), ["Path(\"b\")"]);
     }
 }
