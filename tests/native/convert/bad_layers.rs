@@ -9,13 +9,14 @@ use lazystar_core::write::Format;
 use lazystar_tests::layers::{file, gzip, hardlink, noise};
 use tempfile::TempDir;
 
-use super::{layout_ref, options, partial_files, tar, to, write_image};
+use super::{layout_ref, lies, options, partial_files, tar, to, verify, write_image};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_layers_are_errors_that_change_nothing() {
     let work = TempDir::new().unwrap();
     let good = tar(&[file("a", noise(100_000, 3)), file("b", b"b")]);
     let packed = gzip(&good);
+    let zstd = zstd::bulk::compress(&good, 3).unwrap();
     let header = encode_header(&file("x", b"").entry).unwrap();
     let with_flag = |flag: u8| {
         let mut header = header.clone();
@@ -36,6 +37,13 @@ async fn bad_layers_are_errors_that_change_nothing() {
     let cases: Vec<(&str, Vec<u8>, &str, &str)> = vec![
         ("cut gzip", packed[..packed.len() / 2].to_vec(), "tar+gzip", "cannot read the input tar"),
         ("garbage after gzip", [&packed[..], b"garbage"].concat(), "tar+gzip", "not a gzip header"),
+        ("cut zstd", zstd[..zstd.len() / 2].to_vec(), "tar+zstd", "cannot read the input tar"),
+        (
+            "garbage after zstd",
+            [&zstd[..], b"garbage"].concat(),
+            "tar+zstd",
+            "cannot read the input",
+        ),
         ("cut tar", good[..50_000].to_vec(), "tar", "the tar ends inside it"),
         ("sparse", with_flag(b'S'), "tar", "sparse files are not supported"),
         ("unknown type", with_flag(b'7'), "tar", "type '7' is not supported"),
@@ -71,4 +79,21 @@ async fn bad_layers_are_errors_that_change_nothing() {
     let error = error.unwrap_err().to_string();
     assert!(error.contains("changes while it is read"), "{error}");
     assert!(!target.join("index.json").exists());
+}
+
+/// No reader of tars looks there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_the_end_of_a_tar_is_nothing() {
+    let work = TempDir::new().unwrap();
+    let good = tar(&[file("a", noise(100_000, 3)), file("b", b"b")]);
+    let mut digests = Vec::new();
+    for (name, more) in [("good", vec![]), ("more", noise(3000, 4)), ("another", good.clone())] {
+        let tar = [good.clone(), more].concat();
+        let source = write_image(&work.path().join(name), &[(gzip(&tar), "tar+gzip", tar)]);
+        let target = layout_ref(&work.path().join("target"), name);
+        let report = to(&source, &target, &options(Format::Estargz)).await.unwrap();
+        assert_eq!(lies(&verify(&target).await), [""; 0], "{name}");
+        digests.push(report.images[0].layers[0].digest.clone());
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
 }
