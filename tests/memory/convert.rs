@@ -1,6 +1,7 @@
 //! Writing layers: a conversion takes as much for a large layer as for a small one, but for its TOC.
 //!
 //! A conversion has threads, and other tests run beside it: so the test starts itself once more, for one layer.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail its test")]
 
 use std::env;
 use std::fs::File;
@@ -17,8 +18,8 @@ use lazystar::reference::ImageRef;
 use lazystar_core::Digest;
 use lazystar_core::digest::Hasher;
 use lazystar_core::tar::encode_header;
-use lazystar_core::write::{Format, Options, Writer};
-use lazystar_tests::layers::{file, noise};
+use lazystar_core::write::{Format, Writer};
+use lazystar_tests::layers::{compressor, file, noise, options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -113,10 +114,7 @@ fn write_image(dir: &Path, files: usize) {
 fn the_end_of_a_layer_of_50_000_files_takes_the_toc_but_once() {
     const FILES: usize = 50_000;
     for format in [Format::Estargz, Format::ZstdChunked] {
-        let mut options = Options::default();
-        options.format = format;
-        let compressor = lazystar_tests::layers::compressor(format);
-        let mut writer = Writer::new(options, compressor).unwrap();
+        let mut writer = Writer::new(options(format, 0, 0), compressor(format)).unwrap();
         for number in 0..FILES {
             let item = file(&format!("usr/share/directory/file-{number}"), "x");
             writer.append(item.entry.clone(), &encode_header(&item.entry).unwrap()).unwrap();
