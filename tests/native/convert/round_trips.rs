@@ -387,7 +387,8 @@ fn what_is_wanted_first_comes_first_whatever_the_tar() {
     };
     let landmark = |landmark: Landmark| file(landmark.name(), Landmark::CONTENT);
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let cases: Vec<(&str, Vec<Item>, Vec<String>, Vec<String>)> = vec![
+    type Names = Vec<String>;
+    let cases: Vec<(&str, Vec<Item>, Names, Names)> = vec![
         (
             "all kinds",
             kinds(),
@@ -451,7 +452,7 @@ fn what_is_wanted_first_comes_first_whatever_the_tar() {
                 let found = found.entries().unwrap().map(|entry| {
                     let name = entry.unwrap().path_bytes().into_owned();
                     let name = String::from_utf8(name).unwrap();
-                    name.strip_prefix(prefix).map_or(name.clone(), str::to_owned)
+                    name.strip_prefix(prefix).unwrap_or(&name).to_owned()
                 });
                 let found: Vec<_> = found.filter(|name| name != "stargz.index.json").collect();
                 assert_eq!(found, expected, "{case}");
