@@ -13,7 +13,7 @@ use lazystar_core::tar::Kind;
 use lazystar_core::write::{Format, Landmark, Options};
 use lazystar_tests::corpus::trees::trees;
 use lazystar_tests::layers::{
-    FORMATS, Item, PREFIXES, dir, file, gzip, hardlink, noise, options, special, symlink,
+    FORMATS, Item, PREFIXES, dir, file, hardlink, noise, options, special, symlink,
 };
 use lazystar_tests::naive;
 use lazystar_tests::script_host::{Answers, ScriptHost, open};
@@ -133,12 +133,15 @@ fn gnu_long(tar: &mut tar::Builder<Vec<u8>>, kind: u8, text: &[u8]) {
     tar.append(&header, &[text, &[0]].concat()[..]).expect("it goes to memory");
 }
 
-/// The tar, compressed in one of three ways.
+/// The tar as it is, or compressed by one of two programs at one of several levels.
 fn compressed(tar: &[u8], how: usize) -> (Vec<u8>, &'static str) {
-    match how % 3 {
-        0 => (tar.to_vec(), "tar"),
-        1 => (gzip(tar), "tar+gzip"),
-        _ => (zstd::bulk::compress(tar, 3).unwrap(), "tar+zstd"),
+    match (how % 3, how / 3) {
+        (0, _) => (tar.to_vec(), "tar"),
+        (1, turn) => {
+            let level = ["-1", "-6", "-9"][turn % 3];
+            (filter(&["gzip", "-c", level], tar).expect("Debian's gzip is essential"), "tar+gzip")
+        }
+        (_, turn) => (zstd::bulk::compress(tar, [1, 3, 9, 19][turn % 4]).unwrap(), "tar+zstd"),
     }
 }
 
