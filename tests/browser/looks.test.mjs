@@ -40,6 +40,7 @@ const views = {
     against: { at: () => hash(`/looks:lazy/-/etc/os-release?panel=against&with=${registry.host}/looks:before`) },
     program: { at: () => hash('/looks:lazy/-/lib/tool.exe') },
     certificates: { at: () => hash('/looks:lazy/-/lib/tool.pem') },
+    selection: { at: () => hash('/looks:lazy/-/etc/os-release'), act: (tab) => tab.getByRole('button', { name: 'Select', exact: true }).click() },
     help: { at: () => hash('/looks:lazy'), act: (tab) => tab.getByRole('button', { name: 'Keys and help' }).click() },
     asking: { at: () => hash('/looks:lazy/-/big.bin'), act: (tab) => tab.getByRole('button', { name: /^Download \(/ }).click() },
     // A file that the page was not given, and one that is being dragged.

@@ -1,5 +1,6 @@
 // The page as a person uses it: by roles, labels and keys.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -266,6 +267,23 @@ test('files and directories are downloaded', async () => {
     const packed = await take('Download as tar');
     assert.equal(packed.name, 'kinds.tar');
     assert.ok(packed.bytes.includes(png));
+    // Several as one, by key, by click and by button; what is in a directory that is selected comes with it, once.
+    await tab.evaluate(() => (location.hash = location.hash.replace(/\/-\/.*/, '/-/etc/os-release')));
+    const row = (name) => tab.getByRole('row', { name });
+    await row(/^os-release/).and(tab.locator('.cursor')).waitFor();
+    await tab.getByRole('treegrid').press('x');
+    await row(/^passwd/).click({ modifiers: ['Control'] });
+    await row(/^app\.py/).click({ modifiers: ['Control'] });
+    await row(/^kinds/).click();
+    await tab.getByRole('button', { name: 'Select', exact: true }).click();
+    await tab.getByRole('group', { name: 'Selection' }).getByText('4 paths selected').waitFor();
+    const several = await take('Download selection as tar');
+    assert.equal(several.name, 'root.tar');
+    const names = execFileSync('tar', ['-t'], { input: several.bytes }).toString().trim().split('\n');
+    assert.deepEqual(names.sort(), ['etc/os-release', 'etc/passwd', ...kinds.map(({ path }) => path)].sort());
+    assert.ok(several.bytes.includes(png));
+    await tab.getByRole('button', { name: 'Clear', exact: true }).click();
+    await tab.getByRole('group', { name: 'Selection' }).waitFor({ state: 'hidden' });
     await close();
 });
 

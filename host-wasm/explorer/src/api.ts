@@ -294,12 +294,12 @@ export interface ImageEngine {
     read(view: View, path: string, offset: number, length: number): Promise<Piece>;
     /** Bytes that reading this part would fetch from the registry now. */
     estimate(view: View, path: string, offset: number, length: number): Promise<number>;
-    /** What reading a file, or all of a directory, would fetch now. */
-    cost(view: View, path: string): Promise<Cost>;
+    /** What reading a file, or all of a directory, would fetch now; with `only` no more of it than these paths below it. */
+    cost(view: View, path: string, only?: string[]): Promise<Cost>;
     /** A whole file, as it is fetched and verified. */
     stream(view: View, path: string): Promise<ReadableStream<Uint8Array>>;
-    /** A directory or file as a tar, with owners, times, links and extended attributes. */
-    tar(view: View, path: string): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }>;
+    /** A directory or file as a tar, with owners, times, links and extended attributes; `only` as for `cost`. */
+    tar(view: View, path: string, only?: string[]): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }>;
     /**
      * Looks through all layers, removed files included. Words and globs (`*`, `?`) of the path, `type:`, `size>`, `size<`,
      * `mode:`, `layer:` (from 1 at the bottom), `is:setuid`, `is:hidden`. `onPage` gets results as they are found; the answer is their number.

@@ -8,6 +8,8 @@ export interface Ask {
     path: string;
     view: View;
     tar: boolean;
+    /** Of a tar: the paths below that it is to have; none means all. */
+    only: string[];
 }
 
 /** A page first says that it has the image (`{ wait: true }`), then what is there. `text` is whether it looks like text, `name` what it is called as a download. */

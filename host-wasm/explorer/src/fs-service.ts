@@ -35,7 +35,7 @@ export async function startService(find: (image: string) => VirtualImage | undef
     }
 }
 
-async function answer({ path, view, tar }: Ask, port: MessagePort, image: VirtualImage | undefined): Promise<void> {
+async function answer({ path, view, tar, only }: Ask, port: MessagePort, image: VirtualImage | undefined): Promise<void> {
     const say = (message: Answer | { wait: true }): void => port.postMessage(message);
     if (!image) return say({ absent: true });
     say({ wait: true });
@@ -43,7 +43,7 @@ async function answer({ path, view, tar }: Ask, port: MessagePort, image: Virtua
         const row = await image.stat(path, { view });
         const name = downloadName(path, tar);
         if (tar) {
-            give(port, image, path, view, (await image.tar(path, { view })).getReader());
+            give(port, image, path, view, (await image.tar(path, { view, only })).getReader());
             return say({ size: 0, text: false, name });
         }
         if (row.kind === 'directory') return say({ status: 400, message: `${path} is a directory; ?tar gives all that is in it.` });

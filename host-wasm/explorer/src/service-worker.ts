@@ -2,7 +2,8 @@
  * The service worker: it keeps the page's own files, so that the page opens without its server, and serves files of images
  * that a page has open below `fs/REGISTRY/REPOSITORY@DIGEST/PATH`:
  *
- * - ranges as any web server does; `?download` as attachment; `?tar` a directory or file as a tar; `?layer=N` out of a layer.
+ * - ranges as any web server does; `?download` as attachment; `?tar` a directory or file as a tar, `&only=PATH` parts of it;
+ *   `?layer=N` out of a layer.
  * - Nothing of it ever is a page or script of this origin, whatever an image holds: it is plain text or bytes, in a sandbox.
  */
 // Must not import anything but types: it is a script of its own.
@@ -81,7 +82,7 @@ async function serve(event: FetchEvent, path: string, parameters: URLSearchParam
     const tar = parameters.has('tar');
     const layer = parameters.get('layer');
     const view = layer !== null && /^\d{1,4}$/.test(layer) ? Number(layer) : 'merged';
-    const asked = await ask({ ...place, tar, view });
+    const asked = await ask({ ...place, tar, only: parameters.getAll('only'), view });
     if (!asked) return say(503, `No page has ${place.image} open. Open it, and leave it open.`);
     const { answer, port } = asked;
     if ('status' in answer) return say(answer.status, answer.message);

@@ -90,9 +90,9 @@ export class VirtualImage {
         return this.engine.stream(view, path);
     }
 
-    /** A directory or file as a tar. */
-    async tar(path: string, { view = 'merged' }: Where = {}): Promise<ReadableStream<Uint8Array>> {
-        return (await this.engine.tar(view, path)).stream;
+    /** A directory or file as a tar; with `only` no more of it than these paths below it. */
+    async tar(path: string, { view = 'merged', only }: Where & { only?: string[] } = {}): Promise<ReadableStream<Uint8Array>> {
+        return (await this.engine.tar(view, path, only)).stream;
     }
 
     details(path: string, { view = 'merged' }: Where = {}): Promise<Details> {
@@ -118,7 +118,7 @@ export class VirtualImage {
 
     /**
      * Where the service worker of the page serves a file, for as long as the image is open; with `?download` as attachment,
-     * and with `?tar` a directory or file as a tar.
+     * and with `?tar` a directory or file as a tar, with `&only=NAME` no more of it than these names in it.
      */
     url(path: string): string {
         const names = path.split('/').filter((name) => name !== '');

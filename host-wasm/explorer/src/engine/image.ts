@@ -100,8 +100,8 @@ export class Image implements ImageEngine {
         return (await layer.estimate([{ file: entry.id, offset, length, path }])).bytes;
     }
 
-    async cost(view: View, path: string): Promise<Cost> {
-        return (await plan(await this.#image().ready(view), view, path)).cost;
+    async cost(view: View, path: string, only?: string[]): Promise<Cost> {
+        return (await plan(await this.#image().ready(view), view, path, only)).cost;
     }
 
     async stream(view: View, path: string): Promise<ReadableStream<Uint8Array>> {
@@ -113,9 +113,9 @@ export class Image implements ImageEngine {
         });
     }
 
-    async tar(view: View, path: string): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }> {
+    async tar(view: View, path: string, only?: string[]): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }> {
         const trees = await this.#image().ready(view);
-        const planned = await plan(trees, view, path);
+        const planned = await plan(trees, view, path, only);
         return { stream: streamed((signal) => write(planned, trees, signal)), estimate: planned.cost.bytes };
     }
 

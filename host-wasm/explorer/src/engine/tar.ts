@@ -5,7 +5,7 @@ import { walk } from './findings';
 import { append } from './groups';
 import type { Entry } from './instance';
 import type { ImageLayer, Part } from './layer';
-import { base, names } from './paths';
+import { base, below, names, normal } from './paths';
 import { engine, problem } from './problems';
 import { Slices } from './slices';
 import { END, header, padding, type TarEntry } from './tar-format';
@@ -38,8 +38,8 @@ export interface Plan {
     whiteouts: boolean;
 }
 
-/** Finds out what a tar of a path holds. */
-export async function plan(trees: Trees, view: View, path: string): Promise<Plan> {
+/** Finds out what a tar of a path holds: all of it, or these paths below it. */
+export async function plan(trees: Trees, view: View, path: string, only: string[] = []): Promise<Plan> {
     const top = trees.find(view, path, true);
     const at = trees.resolve(view, path) ?? path;
     const prefix = names(at).length === 0 ? '' : base(at);
@@ -48,8 +48,8 @@ export async function plan(trees: Trees, view: View, path: string): Promise<Plan
     const firsts = new Map<string, string>();
     const slices = new Slices();
     const take = (full: string, { layer, entry }: Node): void => {
-        const below = full.slice(at === '/' ? 1 : at.length + 1);
-        const name = [prefix, below].filter(Boolean).join('/') || '.';
+        const rest = full.slice(at === '/' ? 1 : at.length + 1);
+        const name = [prefix, rest].filter(Boolean).join('/') || '.';
         const key = `${layer.facts.index} ${entry.id}`;
         const { tag } = entry.kind;
         if (tag === 'regular') {
@@ -62,12 +62,19 @@ export async function plan(trees: Trees, view: View, path: string): Promise<Plan
         if (first === undefined) firsts.set(key, name);
         others.push({ name, node: { layer, entry }, ...(first === undefined ? {} : { link: first }) });
     };
-    take(at, top);
-    if (top.entry.kind.tag === 'directory') {
-        for await (const { path: full, layer, entry } of walk(view, trees, at)) {
+    const takeAll = async (from: string, node: Node): Promise<void> => {
+        take(from, node);
+        if (node.entry.kind.tag !== 'directory') return;
+        for await (const { path: full, layer, entry } of walk(view, trees, from)) {
             take(full, { layer, entry });
             await slices.breathe();
         }
+    };
+    if (only.length === 0) await takeAll(at, top);
+    for (const name of only) {
+        const from = below(at, name);
+        if (normal(from) !== from) throw problem('not-found', `${name} is no path below ${at}.`);
+        await takeAll(from, trees.find(view, from, false));
     }
     const sorted = [...files.values()].sort((one, other) => one.layer.facts.index - other.layer.facts.index || one.at - other.at);
     const cost: Cost = { bytes: 0, kept: 0, requests: 0 };

@@ -13,23 +13,24 @@ const LARGE = 10_000_000;
 /** Without a service worker a download has to be in memory first: not more than this. */
 const MOST_IN_MEMORY = 1 << 30;
 
-/** Downloads a file, or with `asTar` anything as a tar with owners, times, links and extended attributes. */
-export async function download(row: Row, asTar: boolean): Promise<void> {
+/** Downloads a file, or with `asTar` anything as a tar with owners, times, links and extended attributes: all of it, or `only` these paths below it. */
+export async function download(row: Row, asTar: boolean, only: string[] = []): Promise<void> {
     const { view } = route.peek();
     const name = downloadName(row.path, asTar);
     if (!asTar && row.kind !== 'regular') return say(`${row.name} is not a file`);
-    if (!(await isWanted(row, name))) return;
+    if (!(await isWanted(row, name, only))) return;
     const url = navigator.serviceWorker?.controller && window.lazystar.image?.url(row.path);
     if (url) {
         say(`Downloading ${name}`);
         const layer = view === 'merged' ? '' : `&layer=${view}`;
-        return save(`${url}?${asTar ? 'tar' : 'download'}${layer}`);
+        const parts = only.map((path) => `&only=${encodeURIComponent(path)}`).join('');
+        return save(`${url}?${asTar ? 'tar' : 'download'}${layer}${parts}`);
     }
     const current = engine.peek();
     if (!current) return;
     if ((row.size ?? 0) > MOST_IN_MEMORY) return say(`${bytes(row.size ?? 0)} are too many for a browser without service workers`);
     try {
-        const stream = asTar ? (await current.tar(view, row.path)).stream : await current.stream(view, row.path);
+        const stream = asTar ? (await current.tar(view, row.path, only)).stream : await current.stream(view, row.path);
         const blob = await new Response(stream).blob();
         saveContent(new Blob([blob], { type: 'application/octet-stream' }), name);
     } catch (thrown) {
@@ -38,12 +39,12 @@ export async function download(row: Row, asTar: boolean): Promise<void> {
 }
 
 /** Says what a large download fetches, before it does. */
-async function isWanted({ path, size }: Row, name: string): Promise<boolean> {
+async function isWanted({ path, size }: Row, name: string, only: string[]): Promise<boolean> {
     const { view, place } = route.peek();
     const current = engine.peek();
     if (!current || (place && isFile(place)) || (size !== null && size <= LARGE)) return true;
     try {
-        const { bytes: fetched, kept, requests } = await current.cost(view, path);
+        const { bytes: fetched, kept, requests } = await current.cost(view, path, only);
         if (fetched <= LARGE) return true;
         const here = kept > 0 ? ` ${bytes(kept)} more of it are kept in this browser already.` : '';
         return await ask(`Download ${name}?`, `That fetches ${bytes(fetched)} in about ${counted(requests, 'request')}.${here}`, 'Download');

@@ -5,6 +5,7 @@ import { download } from './download';
 import { visible } from './escape';
 import { bytes, count, counted, mode, time } from './format';
 import { Icon } from './icon';
+import { clear, Selection, select, selected } from './selection';
 import { afresh, go, link, route } from './route';
 import { engine, generation, image, problem, settling, sizes } from './session';
 import { canUnfold, Tree, type Node, type Order } from './tree';
@@ -34,6 +35,7 @@ export function Files() {
         const wait = of === 'merged' && settling.value;
         void layersOfView.value;
         tree.value = failed.value = null;
+        clear();
         if (!current || wait) return;
         let isLate = false;
         Tree.open(current, of).then(
@@ -115,6 +117,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
         ' ': choose,
         '*': (node) => node.parent?.children?.filter(({ row }) => canUnfold(row)).slice(0, 50).forEach((child) => void tree.unfold(child)),
         d: ({ row }) => void download(row, row.kind === 'directory'),
+        x: ({ row }) => select(row),
     };
     const onKeyDown = (event: KeyboardEvent): void => {
         const node = list[at];
@@ -132,7 +135,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
     const typeAhead = (key: string): boolean => {
         const now = performance.now();
         const isGoingOn = now - typed.current.at < 700 && typed.current.text !== '';
-        if (key.length !== 1 || (!isGoingOn && '/[]vdy?*'.includes(key))) return false;
+        if (key.length !== 1 || (!isGoingOn && '/[]vdxy?*'.includes(key))) return false;
         typed.current = { text: (isGoingOn ? typed.current.text : '') + key.toLowerCase(), at: now };
         // The same letter again and again goes from one name to the next.
         const text = /^(.)\1*$/.test(typed.current.text) ? key.toLowerCase() : typed.current.text;
@@ -148,6 +151,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
     const away = list[at] && (at < first || at >= last) ? [list[at]] : [];
     return (
         <div class="files">
+            <Selection />
             <div class="heads" aria-hidden="true">
                 {columns.map(({ order: by, className, label }) => (
                     <span class={className} key={className}>
@@ -168,6 +172,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
                 tabIndex={0}
                 aria-label={treeName(tree)}
                 aria-rowcount={list.length}
+                aria-multiselectable={true}
                 aria-activedescendant={list.length ? `row-${at}` : undefined}
                 onScroll={onScroll}
                 onKeyDown={onKeyDown}
@@ -181,7 +186,7 @@ function Grid({ tree, order, sort, cursor }: GridProps) {
                                 node={node}
                                 index={index}
                                 isCursor={index === at}
-                                isSelected={node.row.path === route.value.path}
+                                isShown={node.row.path === route.value.path}
                                 choose={choose}
                                 toggle={toggle}
                             />
@@ -203,29 +208,30 @@ interface RowProps {
     node: Node;
     index: number;
     isCursor: boolean;
-    isSelected: boolean;
+    isShown: boolean;
     choose(node: Node): void;
     toggle(node: Node): void;
 }
 
-function TreeRow({ node, index, isCursor, isSelected, choose, toggle }: RowProps) {
+function TreeRow({ node, index, isCursor, isShown, choose, toggle }: RowProps) {
     const { row, level, unfolded } = node;
     const folder = canUnfold(row);
     const name = visible(row.name);
+    const isSelected = selected.value.has(row.path);
     const [day, clock] = time(row.modified).split(' ');
     return (
         <div
             id={`row-${index}`}
             role="row"
-            class={`row ${row.kind}${isCursor ? ' cursor' : ''}${row.change ? ` ${row.change}` : ''}`}
+            class={`row ${row.kind}${isCursor ? ' cursor' : ''}${isShown ? ' shown' : ''}${row.change ? ` ${row.change}` : ''}`}
             style={{ top: `${index * ROW}px` }}
             aria-level={level}
             aria-posinset={node.position}
             aria-setsize={node.siblings}
             aria-rowindex={index + 1}
-            aria-selected={isSelected}
+            aria-selected={selected.value.size > 0 ? isSelected : isShown}
             aria-expanded={folder ? unfolded : undefined}
-            onClick={() => choose(node)}
+            onClick={({ ctrlKey, metaKey }) => (ctrlKey || metaKey ? select(row) : choose(node))}
             onDblClick={() => folder && toggle(node)}
         >
             <span role="gridcell" class="name" style={{ paddingLeft: `${(level - 1) * 14}px` }}>
@@ -236,7 +242,7 @@ function TreeRow({ node, index, isCursor, isSelected, choose, toggle }: RowProps
                         if (folder) toggle(node);
                     }}
                 />
-                <Icon of={row} />
+                {isSelected ? <span class="icon tick">✓</span> : <Icon of={row} />}
                 <span class="text" title={name}>
                     {name}
                     {row.target !== null && <span class="target"> → {visible(row.target)}</span>}

@@ -13,6 +13,7 @@ const keys: [string, string][] = [
     ['[ ]', 'the layer below, the layer above'],
     ['v', 'show the file in the next way: text, hex, …'],
     ['d', 'download what the cursor is on'],
+    ['x', 'select what the cursor is on, to download several as one tar; so does a click with Ctrl or ⌘'],
     ['y', 'copy a link to what is shown'],
     ['Esc', 'back to the files; close this'],
     ['?', 'this help'],

@@ -7,6 +7,7 @@ import { visible } from '../escape';
 import { bytes, kindNames } from '../format';
 import { Icon } from '../icon';
 import { say } from '../live';
+import { select, selected } from '../selection';
 import { usePromised } from '../promised';
 import { go, link, route, type Tab } from '../route';
 import { engine, generation, meter, settling, sizes } from '../session';
@@ -96,6 +97,11 @@ function Head({ row }: { row: Row }) {
                         {isDirectory ? 'Download as tar' : 'As tar'}
                     </button>
                 )}
+                {route.value.panel === 'files' && row.path !== '/' && (
+                    <button type="button" aria-pressed={selected.value.has(row.path)} onClick={() => select(row)}>
+                        Select
+                    </button>
+                )}
                 <CopyLink />
             </div>
         </header>
@@ -167,7 +173,7 @@ function File({ row }: { row: Row }) {
                 <Badge assurance={head.value.assurance} />
             </div>
             <Tabs tabs={tabs} tab={tab} />
-            <div class={`pane ${tab}`} role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
+            <div class={`pane ${tab}`} role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`} tabIndex={0}>
                 {tab === 'text' && <Text row={row} />}
                 {tab === 'json' && <Json row={row} />}
                 {tab === 'picture' && <Picture row={row} media={sniffed.picture ?? ''} />}
