@@ -98,8 +98,8 @@ function Head({ row }: { row: Row }) {
                     </button>
                 )}
                 {route.value.panel === 'files' && row.path !== '/' && (
-                    <button type="button" aria-pressed={selected.value.has(row.path)} onClick={() => select(row)}>
-                        Select
+                    <button type="button" onClick={() => select(row)}>
+                        {selected.value.has(row.path) ? '✓ Selected' : 'Select'}
                     </button>
                 )}
                 <CopyLink />
