@@ -29,9 +29,12 @@ impl Builder {
             None => assurance,
         };
         // A whiteout hides what lower layers have, also where this layer has a directory instead.
-        let hidden = core::mem::take(&mut self.hidden).into_iter();
-        let hidden = hidden.map(|name| self.names[name as usize].node);
-        self.opaque.extend(hidden.filter(|node| self.is_dir(*node)).collect::<Vec<_>>());
+        for name in core::mem::take(&mut self.hidden) {
+            let node = self.names[name as usize].node;
+            if self.is_dir(node) {
+                self.opaque.push(node);
+            }
+        }
         if self.replaced_dir {
             let reachable = self.reachable_dirs();
             let Self { links, names, .. } = &mut self;
