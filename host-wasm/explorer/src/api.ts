@@ -299,7 +299,7 @@ export interface ImageEngine {
     /** A whole file, as it is fetched and verified. */
     stream(view: View, path: string): Promise<ReadableStream<Uint8Array>>;
     /** A directory or file as a tar, with owners, times, links and extended attributes; `only` as for `cost`. */
-    tar(view: View, path: string, only?: string[]): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }>;
+    tar(view: View, path: string, only?: string[]): Promise<ReadableStream<Uint8Array>>;
     /**
      * Looks through all layers, removed files included. Words and globs (`*`, `?`) of the path, `type:`, `size>`, `size<`,
      * `mode:`, `layer:` (from 1 at the bottom), `is:setuid`, `is:hidden`. `onPage` gets results as they are found; the answer is their number.

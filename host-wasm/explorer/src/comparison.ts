@@ -33,7 +33,7 @@ export interface Totals {
 }
 
 /** Where the objects of an image come from; the engines of open images. */
-export type Lister = Pick<ImageEngine, 'listing'> | { listing(start: number): ReturnType<ImageEngine['listing']> };
+type Lister = Pick<ImageEngine, 'listing'>;
 
 /** Gives what differs in the order of paths, and the totals with it; the last time with all. */
 export async function* compare(before: Lister, after: Lister): AsyncGenerator<{ pairs: Pair[]; totals: Totals }, void, undefined> {
@@ -60,7 +60,7 @@ export async function* compare(before: Lister, after: Lister): AsyncGenerator<{ 
 }
 
 /** How two objects of one path differ; `null` when they do not. */
-export function deviate(before: Listed | null, after: Listed | null): Deviation | null {
+function deviate(before: Listed | null, after: Listed | null): Deviation | null {
     if (!before) return 'added';
     if (!after) return 'removed';
     if (before.object === after.object) return null;
@@ -81,7 +81,7 @@ function isUnclear({ content: one }: Listed, { content: other }: Listed): boolea
 }
 
 /** The order of walks: a directory before what is in it, names by their bytes in UTF-8. */
-export function comparePaths(one: string, other: string): number {
+function comparePaths(one: string, other: string): number {
     const length = Math.min(one.length, other.length);
     for (let at = 0; at < length; at += 1) {
         const difference = weight(one.charCodeAt(at)) - weight(other.charCodeAt(at));

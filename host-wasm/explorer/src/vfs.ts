@@ -91,8 +91,8 @@ export class VirtualImage {
     }
 
     /** A directory or file as a tar; with `only` no more of it than these paths below it. */
-    async tar(path: string, { view = 'merged', only }: Where & { only?: string[] } = {}): Promise<ReadableStream<Uint8Array>> {
-        return (await this.engine.tar(view, path, only)).stream;
+    tar(path: string, { view = 'merged', only }: Where & { only?: string[] } = {}): Promise<ReadableStream<Uint8Array>> {
+        return this.engine.tar(view, path, only);
     }
 
     details(path: string, { view = 'merged' }: Where = {}): Promise<Details> {

@@ -9,6 +9,16 @@ export function concat(pieces: Uint8Array[], length = pieces.reduce((sum, piece)
     return all;
 }
 
+export function viewOf(bytes: Uint8Array): DataView {
+    return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** What stands from `start` on before the next NUL, or before the end. */
+export function upToNul(bytes: Uint8Array, start = 0): Uint8Array {
+    const end = bytes.indexOf(0, start);
+    return bytes.subarray(start, end < 0 ? undefined : end);
+}
+
 export function hex(bytes: Uint8Array): string {
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -16,7 +16,7 @@ import { problem } from './problems';
 import { search } from './search';
 import { source as sourceOf } from './source';
 import { streamed } from './streams';
-import { plan, write } from './tar';
+import { cost, plan, write } from './tar';
 import { TocImage } from './toc-image';
 import { Trees, type Node } from './trees';
 import { verify } from './verify';
@@ -101,7 +101,7 @@ export class Image implements ImageEngine {
     }
 
     async cost(view: View, path: string, only?: string[]): Promise<Cost> {
-        return (await plan(await this.#image().ready(view), view, path, only)).cost;
+        return cost(await plan(await this.#image().ready(view), view, path, only));
     }
 
     async stream(view: View, path: string): Promise<ReadableStream<Uint8Array>> {
@@ -113,10 +113,10 @@ export class Image implements ImageEngine {
         });
     }
 
-    async tar(view: View, path: string, only?: string[]): Promise<{ stream: ReadableStream<Uint8Array>; estimate: number }> {
+    async tar(view: View, path: string, only?: string[]): Promise<ReadableStream<Uint8Array>> {
         const trees = await this.#image().ready(view);
         const planned = await plan(trees, view, path, only);
-        return { stream: streamed((signal) => write(planned, trees, signal)), estimate: planned.cost.bytes };
+        return streamed((signal) => write(planned, trees, signal));
     }
 
     async search(query: string, onPage: (found: Found[]) => void): Promise<number> {

@@ -1,4 +1,5 @@
 /** Headers of rpm packages, as databases have them: without lead, signature and magic. Hostile ones fail with an `Error`. */
+import { viewOf } from './bytes';
 
 const MOST_TAGS = 0x10000;
 const MOST_STRINGS = 1_000_000;
@@ -21,7 +22,7 @@ export class RpmHeader {
 
     constructor(bytes: Uint8Array) {
         if (bytes.length < 8) throw new Error('a header of a package is too short');
-        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+        const view = viewOf(bytes);
         const [tags, length] = [view.getUint32(0), view.getUint32(4)];
         const start = 8 + 16 * tags;
         if (tags > MOST_TAGS || start + length > bytes.length) throw new Error('a header of a package is longer than it is');
@@ -29,7 +30,7 @@ export class RpmHeader {
             this.#tags.set(view.getUint32(at), { offset: view.getUint32(at + 8), count: view.getUint32(at + 12) });
         }
         this.#data = bytes.subarray(start, start + length);
-        this.#view = new DataView(this.#data.buffer, this.#data.byteOffset, this.#data.length);
+        this.#view = viewOf(this.#data);
     }
 
     /** `NAME [EPOCH:]VERSION-RELEASE`. */

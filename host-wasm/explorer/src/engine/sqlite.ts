@@ -2,7 +2,7 @@
  * Reads single rows of SQLite databases, a page at a time (https://sqlite.org/fileformat2.html). What images hold is not to be
  * trusted: whatever a page says is checked against the file, depths, lengths and the number of pages are bounded.
  */
-import { concat } from './bytes';
+import { concat, viewOf } from './bytes';
 
 /** Gives exactly these bytes of the file. */
 export type ReadAt = (offset: number, length: number) => Promise<Uint8Array>;
@@ -40,7 +40,7 @@ export class Sqlite {
     static async open(read: ReadAt, size: number): Promise<Sqlite> {
         if (size < 512) throw new Error('too short for an SQLite database');
         const head = await read(0, 100);
-        const view = new DataView(head.buffer, head.byteOffset);
+        const view = viewOf(head);
         if (new TextDecoder().decode(head.subarray(0, 16)) !== 'SQLite format 3\0') throw new Error('no SQLite database');
         const stated = view.getUint16(16);
         const pageSize = stated === 1 ? 65_536 : stated;
@@ -134,7 +134,7 @@ export class Sqlite {
     async #page(number: number): Promise<Page> {
         const bytes = await this.#raw(number);
         const start = number === 1 ? 100 : 0;
-        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+        const view = viewOf(bytes);
         const type = view.getUint8(start);
         if (![INTERIOR_INDEX, INTERIOR_TABLE, LEAF_INDEX, LEAF_TABLE].includes(type)) throw new Error(`page ${number} has no known type`);
         const isLeaf = type === LEAF_INDEX || type === LEAF_TABLE;
@@ -171,7 +171,7 @@ export class Sqlite {
             const part = bytes.subarray(4, Math.min(usable, 4 + missing));
             parts.push(part);
             missing -= part.length;
-            next = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+            next = viewOf(bytes).getUint32(0);
         }
         return concat(parts);
     }
@@ -209,8 +209,7 @@ class Cell {
     }
 
     u32(): number {
-        const bytes = this.take(4);
-        return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+        return viewOf(this.take(4)).getUint32(0);
     }
 
     /** A number of up to 53 bits; larger ones are as large as those get. */
@@ -242,7 +241,7 @@ function value(type: number, from: Cell): Value {
     if (type === 0) return null;
     if (type === 8 || type === 9) return type - 8;
     if (type <= 6) return integer(from.take([0, 1, 2, 3, 4, 6, 8][type] ?? 0));
-    if (type === 7) return new DataView(from.take(8).slice().buffer).getFloat64(0);
+    if (type === 7) return viewOf(from.take(8)).getFloat64(0);
     if (type < 12) throw new Error('a value of an unknown type');
     const bytes = from.take((type - 12) >>> 1);
     return type % 2 === 0 ? bytes : new TextDecoder().decode(bytes);

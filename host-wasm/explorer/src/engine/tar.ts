@@ -32,8 +32,6 @@ export interface Plan {
     others: { name: string; node: Node; link?: string }[];
     /** In the order of the blobs, by layer. */
     files: File[];
-    /** What has to be fetched. */
-    cost: Cost;
     /** Whether whiteouts are written, as layers have them. */
     whiteouts: boolean;
 }
@@ -77,14 +75,19 @@ export async function plan(trees: Trees, view: View, path: string, only: string[
         await takeAll(from, trees.find(view, from, false));
     }
     const sorted = [...files.values()].sort((one, other) => one.layer.facts.index - other.layer.facts.index || one.at - other.at);
-    const cost: Cost = { bytes: 0, kept: 0, requests: 0 };
-    for (const [layer, group] of byLayer(sorted)) {
+    return { others, files: sorted, whiteouts: view !== 'merged' };
+}
+
+/** What has to be fetched for it. */
+export async function cost({ files }: Plan): Promise<Cost> {
+    const sum: Cost = { bytes: 0, kept: 0, requests: 0 };
+    for (const [layer, group] of byLayer(files)) {
         const { bytes, kept, requests } = await layer.estimate(group.map(whole));
-        cost.bytes += bytes;
-        cost.kept += kept;
-        cost.requests += requests;
+        sum.bytes += bytes;
+        sum.kept += kept;
+        sum.requests += requests;
     }
-    return { others, files: sorted, cost, whiteouts: view !== 'merged' };
+    return sum;
 }
 
 /** The tar itself. */

@@ -1,4 +1,5 @@
 /** Reads tars, as far as ordinary layers and tables of contents need it: headers of ustar, GNU and PAX. */
+import { upToNul } from './bytes';
 import { problem } from './problems';
 
 /** A header, and where its content is in the tar. */
@@ -196,8 +197,7 @@ function number(block: Uint8Array, at: number, length: number): number {
 }
 
 function text(bytes: Uint8Array): string {
-    const end = bytes.indexOf(0);
-    return utf8.decode(end < 0 ? bytes : bytes.subarray(0, end));
+    return utf8.decode(upToNul(bytes));
 }
 
 /** PAX records; values may be any bytes. */

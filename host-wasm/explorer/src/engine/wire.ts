@@ -10,13 +10,7 @@ interface Thrown {
     value: unknown;
 }
 
-/** A stream alone, or an answer with a stream in it. */
-type Streaming = ReadableStream<Uint8Array> | { stream: ReadableStream<Uint8Array> };
-interface Wired {
-    bare: boolean;
-    rest: object;
-    carrier: ReadableStream<Uint8Array> | MessagePort;
-}
+type Carrier = ReadableStream<Uint8Array> | MessagePort;
 
 const ownThrow = transferHandlers.get('throw') as TransferHandler<Thrown, unknown>;
 const throwing: TransferHandler<Thrown, Problem> = {
@@ -27,19 +21,13 @@ const throwing: TransferHandler<Thrown, Problem> = {
     },
 };
 
-const streaming: TransferHandler<Streaming, Wired> = {
-    canHandle: (value): value is Streaming =>
-        value instanceof ReadableStream || (value as { stream?: unknown } | null)?.stream instanceof ReadableStream,
-    serialize: (value) => {
-        const bare = value instanceof ReadableStream;
-        const { stream, ...rest } = bare ? { stream: value } : value;
+const streaming: TransferHandler<ReadableStream<Uint8Array>, Carrier> = {
+    canHandle: (value): value is ReadableStream<Uint8Array> => value instanceof ReadableStream,
+    serialize: (stream) => {
         const carrier = streamsCross() ? stream : send(stream);
-        return [{ bare, rest, carrier }, [carrier]];
+        return [carrier, [carrier]];
     },
-    deserialize: ({ bare, rest, carrier }) => {
-        const stream = carrier instanceof MessagePort ? receive(carrier) : carrier;
-        return bare ? stream : { ...rest, stream };
-    },
+    deserialize: (carrier) => (carrier instanceof MessagePort ? receive(carrier) : carrier),
 };
 
 /** Called once on each side, before anything else. */

@@ -12,9 +12,10 @@ import { bytes, count, counted, short } from './format';
 import { State } from './layers';
 import { afresh, go, route, start } from './route';
 import { engine, image, layers, other, retryOther, settling } from './session';
-import { Sides } from './sides';
 import { useShown } from './shown-pairs';
+import { Sides } from './sides';
 import { Failed, Waiting } from './states';
+import { toggled } from './toggled';
 
 export function Against() {
     const { other: wanted } = route.value;
@@ -60,11 +61,7 @@ function Compared({ before, after }: { before: OpenImage; after: OpenImage }) {
     const hidden = useSignal<ReadonlySet<Deviation>>(new Set(['time-only']));
     const filter = useSignal('');
     const isBySize = useSignal(false);
-    const toggle = (deviation: Deviation): void => {
-        const next = new Set(hidden.value);
-        if (!next.delete(deviation)) next.add(deviation);
-        hidden.value = next;
-    };
+    const toggle = (deviation: Deviation): void => void (hidden.value = toggled(hidden.value, deviation));
     const { shown, wrong } = useShown(pairs, { hidden: hidden.value, filter: filter.value, isBySize: isBySize.value });
     const swap = (): void => {
         const { place, tag, platform, other: from, path } = route.value;

@@ -8,6 +8,7 @@ import { pathLink } from './files';
 import { route } from './route';
 import { engine, problem } from './session';
 import { Failed } from './states';
+import { toggled } from './toggled';
 import { ROW, useWindow } from './window';
 
 const all: Change[] = ['added', 'modified', 'metadata-only', 'duplicated', 'removed'];
@@ -38,17 +39,12 @@ export function Changes() {
     const { first, last, slot, onScroll } = useWindow(body, shown.length);
     if (view === 'merged') return <p class="empty">Choose a layer to see what it changes in the layers below it.</p>;
     if (failed.value) return <Failed problem={failed.value} />;
-    const toggle = (change: Change): void => {
-        const next = new Set(hidden.value);
-        if (!next.delete(change)) next.add(change);
-        hidden.value = next;
-    };
     return (
         <div class="list">
             <div class="tools" role="group" aria-label="Kinds of change">
                 {all.map((change) => (
                     <label key={change} class={`mark ${change}`}>
-                        <input type="checkbox" checked={!hidden.value.has(change)} onChange={() => toggle(change)} /> {change}
+                        <input type="checkbox" checked={!hidden.value.has(change)} onChange={() => (hidden.value = toggled(hidden.value, change))} /> {change}
                     </label>
                 ))}
                 <span>{counted(shown.length, 'path')}</span>

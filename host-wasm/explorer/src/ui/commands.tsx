@@ -1,8 +1,8 @@
 /** What other tools are told to show the same. */
 import type { Row } from '../api';
 import { isFile, isLayout } from '../reference';
+import { copy } from './clipboard';
 import { visible } from './escape';
-import { say } from './live';
 import { route } from './route';
 import { image, layers } from './session';
 
@@ -32,14 +32,8 @@ export function pathCommands({ path, kind }: Pick<Row, 'path' | 'kind'>): string
         return [`${blob} | tar -${kind === 'regular' ? 'xzO' : 'tzv'}${member}`];
     }
     const whole = `crane export ${name} - | tar -${kind === 'regular' ? 'xO' : 'tv'}${member}`;
-    switch (kind) {
-        case 'regular':
-            return [`lazystar cat ${name} ${quoted(path)}`, whole];
-        case 'directory':
-            return [`lazystar ls ${name} ${quoted(path)}`, whole];
-        default:
-            return [`lazystar stat ${name} ${quoted(path)}`, whole];
-    }
+    const command = kind === 'regular' ? 'cat' : kind === 'directory' ? 'ls' : 'stat';
+    return [`lazystar ${command} ${name} ${quoted(path)}`, whole];
 }
 
 /** `HOST/REPOSITORY@DIGEST` of the manifest that is shown. */
@@ -50,7 +44,7 @@ function pinned(): string | null {
 }
 
 /** One word for a shell, whatever it is: what controls terminals comes as an escape. */
-export function quoted(word: string): string {
+function quoted(word: string): string {
     if (/^[\w@%+=:,./-]+$/.test(word)) return word;
     if (!/\p{C}/u.test(word)) return `'${word.replaceAll("'", `'\\''`)}'`;
     const escaped = word.replace(/[\\']/g, '\\$&').replace(/\p{C}/gu, (sign) => [...new TextEncoder().encode(sign)].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join(''));
@@ -75,13 +69,8 @@ export function Commands({ commands }: { commands: string[] }) {
 }
 
 export function Copy({ text, label }: { text: string; label: string }) {
-    const copy = (): void =>
-        void navigator.clipboard?.writeText(text).then(
-            () => say('Copied'),
-            () => say('The browser does not allow copying'),
-        );
     return (
-        <button type="button" onClick={copy} aria-label={label}>
+        <button type="button" onClick={() => copy(text)} aria-label={label}>
             Copy
         </button>
     );

@@ -30,7 +30,7 @@ export async function download(row: Row, asTar: boolean, only: string[] = []): P
     if (!current) return;
     if ((row.size ?? 0) > MOST_IN_MEMORY) return say(`${bytes(row.size ?? 0)} are too many for a browser without service workers`);
     try {
-        const stream = asTar ? (await current.tar(view, row.path, only)).stream : await current.stream(view, row.path);
+        const stream = asTar ? await current.tar(view, row.path, only) : await current.stream(view, row.path);
         const blob = await new Response(stream).blob();
         saveContent(new Blob([blob], { type: 'application/octet-stream' }), name);
     } catch (thrown) {

@@ -6,7 +6,7 @@ import { parseQuery, type Query } from '../engine/query';
 import { Slices } from '../engine/slices';
 import { problem } from './session';
 
-export interface Wishes {
+interface Wishes {
     hidden: ReadonlySet<Deviation>;
     /** As for a search. */
     filter: string;

@@ -2,7 +2,7 @@
  * The parts of an ELF file that say what it needs and where it runs (System V ABI, generic and GNU). Reads headers
  * and tables and nothing else; every number in them is only a hint about where to read next.
  */
-import { hex } from '../../engine/bytes';
+import { hex, upToNul, viewOf } from '../../engine/bytes';
 import type { Read } from './sections';
 
 export interface ElfFacts {
@@ -49,9 +49,8 @@ export async function elf(read: Read): Promise<ElfFacts> {
     const little = head[5] === 1;
     if ((!wide && head[4] !== 1) || (!little && head[5] !== 2)) throw new Error('an ELF file of an unknown class or byte order');
     if (wide && head.length < 64) throw new Error('the ELF header is cut short');
-    const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const word = (of: DataView, at: number): number => (wide ? Number(of.getBigUint64(at, little)) : of.getUint32(at, little));
-    const header = view(head);
+    const header = viewOf(head);
     const at = wide ? { sections: 40, size: 58, count: 60, names: 62 } : { sections: 32, size: 46, count: 48, names: 50 };
 
     const table = word(header, at.sections);
@@ -61,7 +60,7 @@ export async function elf(read: Read): Promise<ElfFacts> {
     if (table > 0 && each >= (wide ? 64 : 40)) {
         const bytes = await read(table, Math.min(MOST, each * number));
         for (let start = 0; start + each <= bytes.length; start += each) {
-            const row = view(bytes.subarray(start, start + each));
+            const row = viewOf(bytes.subarray(start, start + each));
             const field = (narrow: number, broad: number): number => (wide ? word(row, broad) : row.getUint32(narrow, little));
             sections.push({
                 name: row.getUint32(0, little),
@@ -84,7 +83,7 @@ export async function elf(read: Read): Promise<ElfFacts> {
     let [soname, runpath]: (string | null)[] = [null, null];
     if (dynamic) {
         const strings = await content(sections[dynamic.link]);
-        const entries = view(await content(dynamic));
+        const entries = viewOf(await content(dynamic));
         const step = wide ? 16 : 8;
         for (let start = 0; start + step <= entries.byteLength; start += step) {
             const tag = word(entries, start);
@@ -119,6 +118,5 @@ export async function elf(read: Read): Promise<ElfFacts> {
 
 /** A string that ends with NUL. */
 function text(strings: Uint8Array, from: number): string {
-    const end = strings.indexOf(0, from);
-    return new TextDecoder().decode(strings.subarray(from, end < 0 ? undefined : end)).slice(0, 4096);
+    return new TextDecoder().decode(upToNul(strings, from)).slice(0, 4096);
 }

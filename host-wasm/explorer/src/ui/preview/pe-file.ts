@@ -2,6 +2,7 @@
  * The parts of a PE file (programs and libraries of Windows and UEFI) that say where it runs and what it needs. Reads headers
  * and the tables of imports, and nothing else; every number in them is only a hint about where to read next.
  */
+import { upToNul, viewOf } from '../../engine/bytes';
 import type { Read } from './sections';
 
 export interface PeFacts {
@@ -97,8 +98,7 @@ function rights(flags: number): string {
 }
 
 async function view(read: Read, offset: number, length: number): Promise<DataView> {
-    const bytes = await read(offset, length);
-    return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return viewOf(await read(offset, length));
 }
 
 async function need(read: Read, offset: number, length: number, what: string): Promise<DataView> {
@@ -109,6 +109,5 @@ async function need(read: Read, offset: number, length: number, what: string): P
 
 /** A string that ends with NUL. */
 function text(bytes: Uint8Array): string {
-    const end = bytes.indexOf(0);
-    return new TextDecoder().decode(bytes.subarray(0, end < 0 ? undefined : end));
+    return new TextDecoder().decode(upToNul(bytes));
 }

@@ -1,35 +1,34 @@
 import type { Row } from '../../api';
 import { visible } from '../escape';
-import { Failed, Waiting } from '../states';
 import { pe } from './pe-file';
-import { Sections, useHeaders } from './sections';
+import { Headers, Sections } from './sections';
 
 /** What a PE file is, needs and consists of. */
 export function Pe({ row }: { row: Row }) {
-    const facts = useHeaders(row.path, pe);
-    if (facts.problem) return <Failed problem={facts.problem} again={facts.again} />;
-    if (!facts.value) return <Waiting what="Reading headers and tables" />;
-    const { value } = facts;
     return (
-        <div class="elf">
-            <dl class="facts">
-                <dt>Kind</dt>
-                <dd>
-                    {value.type}, {value.machine}, {value.width}
-                    {value.isManaged && ', for .NET'}
-                </dd>
-                <dt>Runs in</dt>
-                <dd>{value.subsystem}</dd>
-                <dt>Entry point</dt>
-                <dd>
-                    <code>0x{value.entry.toString(16)}</code>
-                </dd>
-                <dt>Signature</dt>
-                <dd>{value.isSigned ? 'has one, which is not checked here' : 'none'}</dd>
-                <dt>Needs</dt>
-                <dd>{value.imports.length ? value.imports.map((name) => <code key={name}>{visible(name)} </code>) : 'no libraries'}</dd>
-            </dl>
-            <Sections about="May be" sections={value.sections.map(({ flags, ...section }) => ({ ...section, about: flags }))} />
-        </div>
+        <Headers path={row.path} parse={pe}>
+            {(value) => (
+                <>
+                    <dl class="facts">
+                        <dt>Kind</dt>
+                        <dd>
+                            {value.type}, {value.machine}, {value.width}
+                            {value.isManaged && ', for .NET'}
+                        </dd>
+                        <dt>Runs in</dt>
+                        <dd>{value.subsystem}</dd>
+                        <dt>Entry point</dt>
+                        <dd>
+                            <code>0x{value.entry.toString(16)}</code>
+                        </dd>
+                        <dt>Signature</dt>
+                        <dd>{value.isSigned ? 'has one, which is not checked here' : 'none'}</dd>
+                        <dt>Needs</dt>
+                        <dd>{value.imports.length ? value.imports.map((name) => <code key={name}>{visible(name)} </code>) : 'no libraries'}</dd>
+                    </dl>
+                    <Sections about="May be" sections={value.sections.map(({ flags, ...section }) => ({ ...section, about: flags }))} />
+                </>
+            )}
+        </Headers>
     );
 }

@@ -33,11 +33,12 @@ interface Value {
 }
 
 const SEQUENCE = 0x30;
-const names: Record<string, string> = { '2.5.4.3': 'CN', '2.5.4.6': 'C', '2.5.4.10': 'O', '2.5.4.11': 'OU' };
+/** Attributes of names by what their identifiers (2.5.4.*) end with. */
+const names: Record<number, string> = { 3: 'CN', 6: 'C', 10: 'O', 11: 'OU' };
 
 function certificate(der: Uint8Array): PemBlock['certificate'] {
     try {
-        const signed = parts(inner([...values(der)][0], SEQUENCE));
+        const signed = parts(inner(parts(der)[0], SEQUENCE));
         const fields = parts(inner(signed[0], SEQUENCE));
         // The version is there unless it is the first one.
         const start = fields[0]?.tag === 0xa0 ? 1 : 0;
@@ -81,23 +82,15 @@ function name(bytes: Uint8Array): string {
     for (const { content } of values(bytes)) {
         for (const pair of values(content)) {
             const [type, value] = parts(pair.content);
-            const short = type && names[oid(type.content)];
+            const short = type && attribute(type.content);
             if (short && value) found.push(`${short}=${text(value)}`);
         }
     }
     return found.join(', ');
 }
 
-function oid(bytes: Uint8Array): string {
-    const arcs: number[] = [];
-    let arc = 0;
-    for (const byte of bytes) {
-        arc = arc * 128 + (byte & 0x7f);
-        if (byte > 0x7f) continue;
-        arcs.push(...(arcs.length === 0 ? [Math.min(2, Math.floor(arc / 40)), arc - 40 * Math.min(2, Math.floor(arc / 40))] : [arc]));
-        arc = 0;
-    }
-    return arcs.join('.');
+function attribute([first, second, third, ...more]: Uint8Array): string | undefined {
+    return first === 0x55 && second === 4 && third !== undefined && more.length === 0 ? names[third] : undefined;
 }
 
 function text({ tag, content }: Value): string {

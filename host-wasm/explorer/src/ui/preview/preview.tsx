@@ -2,14 +2,14 @@
 import { useComputed } from '@preact/signals';
 import type { Row } from '../../api';
 import { isFile } from '../../reference';
+import { copy } from '../clipboard';
 import { download } from '../download';
 import { visible } from '../escape';
 import { bytes, kindNames } from '../format';
 import { Icon } from '../icon';
-import { say } from '../live';
-import { select, selected } from '../selection';
 import { usePromised } from '../promised';
 import { go, link, route, type Tab } from '../route';
+import { select, selected } from '../selection';
 import { engine, generation, meter, settling, sizes } from '../session';
 import { Failed, Waiting } from '../states';
 import { Badge } from '../trust';
@@ -118,10 +118,7 @@ function CopyLink() {
 
 export function copyLink(): void {
     const { place } = route.value;
-    void navigator.clipboard?.writeText(location.href).then(
-        () => say(place && isFile(place) ? 'Link copied: it works in this page only, for it cannot bring the file' : 'Link copied'),
-        () => say('The browser does not allow copying'),
-    );
+    copy(location.href, place && isFile(place) ? 'Link copied: it works in this page only, for it cannot bring the file' : 'Link copied');
 }
 
 /** What is no file. */
