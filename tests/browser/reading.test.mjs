@@ -192,6 +192,17 @@ test('search: words, globs and filters, over removed files too', async () => {
     await close();
 });
 
+test('a search that has ended has given all that it found', async () => {
+    const { tab, close } = await open();
+    const numbers = await tab.evaluate(async () => {
+        const seen = new Set();
+        for (let run = 0; run < 500; run += 1) seen.add((await it.search('/etc/*')).length);
+        return [...seen];
+    });
+    assert.equal(numbers.length, 1, `${numbers} results`);
+    await close();
+});
+
 test('verify reads all of a layer', async () => {
     const { tab, close } = await open();
     const last = await tab.evaluate(async () => {

@@ -279,6 +279,12 @@ export interface Progress {
     total: number;
 }
 
+/**
+ * A function of the page that the engine calls, and waits for: it has a port of its own, and what is sent there may come later
+ * than the answer of the call that it was given to.
+ */
+export type Hears<T> = (told: T) => void | Promise<void>;
+
 /** One image. Every call may fail with an `ApiError`, whose `problem` is a {@link Problem}. */
 export interface ImageEngine {
     /** Reads the documents of an image and begins to open its layers. `onEvent` hears the rest. */
@@ -305,7 +311,7 @@ export interface ImageEngine {
      * `mode:`, `layer:` (from 1 at the bottom), `is:setuid`, `is:hidden`. `onPage` gets results as they are found; the answer is their number.
      * Another search, or `cancelSearch`, ends it.
      */
-    search(query: string, onPage: (found: Found[]) => void): Promise<number>;
+    search(query: string, onPage: Hears<Found[]>): Promise<number>;
     cancelSearch(): Promise<void>;
     efficiency(): Promise<Efficiency>;
     /** What a layer changes in those below it, from the `start`th on, at most 1000. */
@@ -319,7 +325,7 @@ export interface ImageEngine {
     /** Downloads an ordinary layer and indexes it. */
     download(layer: number): Promise<LayerFacts>;
     /** Reads and checks all of a layer. */
-    verify(layer: number, onProgress: (progress: Progress) => void): Promise<void>;
+    verify(layer: number, onProgress: Hears<Progress>): Promise<void>;
     /** The tags of the repository. */
     tags(): Promise<string[]>;
     meter(): Promise<Meter>;

@@ -1,6 +1,6 @@
 /** One image: what the page can ask of it. */
 import { transfer } from 'comlink';
-import type { Access, Cost, Details, Difference, Efficiency, Events, Found, ImageEngine, LayerFacts, Listed, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
+import type { Access, Cost, Details, Difference, Efficiency, Events, Found, Hears, ImageEngine, LayerFacts, Listed, Meter, OpenImage, Page, Piece, Place, Progress, Row, View } from '../api';
 import { concat } from './bytes';
 import { Store } from './cache';
 import { differences } from './differences';
@@ -119,7 +119,7 @@ export class Image implements ImageEngine {
         return streamed((signal) => write(planned, trees, signal));
     }
 
-    async search(query: string, onPage: (found: Found[]) => void): Promise<number> {
+    async search(query: string, onPage: Hears<Found[]>): Promise<number> {
         this.#searches += 1;
         const mine = this.#searches;
         return search(await this.#image().ready('merged'), query, onPage, () => mine !== this.#searches);
@@ -161,7 +161,7 @@ export class Image implements ImageEngine {
         return { ...found.facts };
     }
 
-    async verify(layer: number, onProgress: (progress: Progress) => void): Promise<void> {
+    async verify(layer: number, onProgress: Hears<Progress>): Promise<void> {
         await this.#image().ready(layer);
         await verify(this.#image().layer(layer), onProgress);
     }

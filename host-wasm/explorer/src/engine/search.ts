@@ -1,5 +1,5 @@
 /** Looks through all layers. */
-import type { Found } from '../api';
+import type { Found, Hears } from '../api';
 import { walk } from './findings';
 import { parseQuery } from './query';
 import type { Node, Trees } from './trees';
@@ -11,7 +11,7 @@ const SHOWN_AFTER_MS = 100;
  * Gives what matches to `onPage`, the topmost layer first, and answers how many there were. A path is found in every layer
  * that has it; a directory only where the merged tree takes it from, unless it is in that no more.
  */
-export async function search(trees: Trees, text: string, onPage: (found: Found[]) => void, cancelled: () => boolean): Promise<number> {
+export async function search(trees: Trees, text: string, onPage: Hears<Found[]>, cancelled: () => boolean): Promise<number> {
     const query = parseQuery(text);
     let count = 0;
     for (const { facts } of [...trees.open].reverse()) {
@@ -19,10 +19,10 @@ export async function search(trees: Trees, text: string, onPage: (found: Found[]
         if (query.layer !== null && query.layer !== index) continue;
         let page: { path: string; node: Node; visible: boolean }[] = [];
         let shown = performance.now();
-        const show = (): void => {
+        const show = async (): Promise<void> => {
             if (page.length === 0) return;
             const rows = trees.rows('merged', page);
-            onPage(rows.map((row, at) => ({ row, visible: page[at]?.visible ?? false })));
+            await onPage(rows.map((row, at) => ({ row, visible: page[at]?.visible ?? false })));
             page = [];
             shown = performance.now();
         };
@@ -35,9 +35,9 @@ export async function search(trees: Trees, text: string, onPage: (found: Found[]
             if (kind.tag === 'directory' && query.layer === null && !visible() && isVisibleElsewhere(trees, path)) continue;
             page.push({ path, node: { layer, entry }, visible: visible() });
             count += 1;
-            if (page.length >= PAGE || performance.now() - shown > SHOWN_AFTER_MS) show();
+            if (page.length >= PAGE || performance.now() - shown > SHOWN_AFTER_MS) await show();
         }
-        show();
+        await show();
     }
     return count;
 }

@@ -1,5 +1,5 @@
 /** Reads and checks all of a layer, a group of files at a time. */
-import type { Progress } from '../api';
+import type { Hears, Progress } from '../api';
 import type { ImageLayer, Part } from './layer';
 import { engine } from './problems';
 import { Slices } from './slices';
@@ -9,7 +9,7 @@ const BYTES = 64 << 20;
 const REPORT_MS = 100;
 
 /** @throws what failed first; the bytes were fetched twice then */
-export async function verify(layer: ImageLayer, onProgress: (progress: Progress) => void): Promise<void> {
+export async function verify(layer: ImageLayer, onProgress: Hears<Progress>): Promise<void> {
     const files = await filesOf(layer);
     const total = files.reduce((sum, { length }) => sum + length, 0);
     let done = 0;
@@ -24,11 +24,11 @@ export async function verify(layer: ImageLayer, onProgress: (progress: Progress)
             done += content.bytes.length;
             if (performance.now() - reported < REPORT_MS) continue;
             reported = performance.now();
-            onProgress({ done, total });
+            await onProgress({ done, total });
         }
         from = to;
     }
-    onProgress({ done, total });
+    await onProgress({ done, total });
 }
 
 /** The regular files of a layer in the order of its blob. */
