@@ -6,6 +6,7 @@ mod formats;
 mod hostile;
 mod packing;
 mod platforms;
+mod progress;
 mod registries;
 mod round_trips;
 mod verifying;

@@ -2,9 +2,8 @@
 //! committed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -194,6 +193,12 @@ fn a_container_on_a_lazy_image_is_committed() {
     });
 }
 
+/// What is in a directory of a process.
+fn listed(process: i32, directory: &str) -> impl Iterator<Item = PathBuf> {
+    let listed = fs::read_dir(format!("/proc/{process}/{directory}"));
+    listed.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
 #[test]
 fn thirty_pulls_at_once_leave_nothing_behind() {
     test("thirty_pulls_at_once_leave_nothing_behind", |rig| {
@@ -208,12 +213,18 @@ fn thirty_pulls_at_once_leave_nothing_behind() {
         let images: Vec<_> = wanted.iter().filter_map(|name| rig.image(&[name]).ok()).collect();
         let mounter = it.mount_process().expect("there is one").as_raw_nonzero().get();
         let daemon = i32::try_from(it.lazystar.id()).expect("a process id");
-        let count = |what: &str| {
-            [daemon, mounter].map(|process| {
-                fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count)
+        let processes = [daemon, mounter];
+        let threads = || processes.map(|process| listed(process, "task").count());
+        // Sockets, and what else is open.
+        let descriptors = || {
+            processes.map(|process| {
+                let targets = listed(process, "fd").filter_map(|fd| fs::read_link(fd).ok());
+                let (sockets, others): (Vec<_>, Vec<_>) =
+                    targets.partition(|target| target.to_string_lossy().starts_with("socket:"));
+                [sockets.len(), others.len()]
             })
         };
-        let before = count("fd");
+        let before = descriptors();
         let pulls: Vec<_> = (0..30)
             .map(|number| {
                 let (namespace, image) =
@@ -239,14 +250,17 @@ fn thirty_pulls_at_once_leave_nothing_behind() {
         it.wait_until("all snapshots are gone", || it.snapshot_dirs() == 0);
         let mounts = it.mounts();
         assert!(!mounts.iter().any(|mount| mount.contains("/snapshots/")), "{mounts:?}");
-        let few = |now: [usize; 2], most: [usize; 2]| {
-            now.iter().zip(most).all(|(now, most)| *now <= most)
-        };
-        // Idle connections to the registry, which may be 16, are closed in the second of rounds of 90 s.
-        let patience = Duration::from_secs(200);
-        it.wait_for(patience, "all is closed", || few(count("fd"), before.map(|it| it + 8)));
+        // The client keeps this many idle connections to a registry, for up to three minutes.
+        const KEPT: usize = 16;
+        it.wait_until("all is closed", || {
+            descriptors().iter().zip(before).all(|([sockets, others], before)| {
+                *sockets <= before[0] + KEPT && *others <= before[1]
+            })
+        });
         // Idle threads of a pool end after 10 s.
-        it.wait_until("all threads ended", || few(count("task"), [16, 32]));
+        it.wait_until("all threads ended", || {
+            threads().iter().zip([16, 32]).all(|(now, most)| *now <= most)
+        });
         Ok(())
     });
 }

@@ -164,14 +164,10 @@ state = "{0}/run"
     }
 
     pub(crate) fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
-        self.wait_for(PATIENCE, what, done);
-    }
-
-    pub(crate) fn wait_for(&self, patience: Duration, what: &str, done: impl Fn() -> bool) {
         let started = Instant::now();
         while !done() {
             let log = fs::read_to_string(self.work.path().join("lazystar.log")).unwrap_or_default();
-            assert!(started.elapsed() < patience, "{what}; the daemon says:\n{log}");
+            assert!(started.elapsed() < PATIENCE, "{what}; the daemon says:\n{log}");
             thread::sleep(Duration::from_millis(50));
         }
     }

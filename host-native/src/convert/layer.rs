@@ -265,8 +265,7 @@ impl Conversion<'_> {
     fn bar(&self, descriptor: &Descriptor) -> ProgressBar {
         let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
         let short: String = descriptor.digest.hex().chars().take(12).collect();
-        let bar = progress::bar(template, descriptor.size, &short);
-        self.options.progress.add(bar)
+        progress::bar_among(&self.options.progress, template, descriptor.size, &short)
     }
 }
 
