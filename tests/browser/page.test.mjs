@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { binary, blobs, page, run, startRegistry, sum, visit, work } from './harness.mjs';
+import { binary, blobs, page, run, startRegistry, sum, until, visit, work } from './harness.mjs';
 import { convert, copy, layout, tar } from './images.mjs';
 import { certificates, windowsProgram } from './programs.mjs';
 import { big, layers } from './sample.mjs';
@@ -63,32 +63,35 @@ const visible = (name) => name.replace('\u202e', '⟨U+202E⟩');
 
 /** The row that has the cursor. */
 const cursor = (tab) =>
-    tab.evaluate(() => document.getElementById(document.querySelector('[role=treegrid]').getAttribute('aria-activedescendant'))?.querySelector('.text').textContent);
+    tab.evaluate(() => document.getElementById(document.querySelector('[role=treegrid]')?.getAttribute('aria-activedescendant'))?.querySelector('.text').textContent);
 
 test('the tree is walked by keys', async () => {
     const { tab, tree, close } = await open();
     await tree.focus();
-    const press = async (...keys) => {
-        for (const key of keys) await tab.keyboard.press(key);
-        await tab.waitForTimeout(50);
-        return cursor(tab);
+    const press = (key) => tab.keyboard.press(key);
+    /** A key leads to a row. */
+    const leads = async (key, row) => {
+        await press(key);
+        await until(`${row} after ${key}`, async () => (await cursor(tab)) === row);
     };
-    assert.equal(await press('Home'), 'big.bin');
-    assert.equal(await press('ArrowDown'), 'bin → usr/bin');
-    assert.equal(await press('u'), 'usr');
-    assert.equal(await tab.getByRole('row', { expanded: true }).count(), 0);
+    const expanded = (number) => until(`${number} expanded`, async () => (await tab.getByRole('row', { expanded: true }).count()) === number);
+    await leads('Home', 'big.bin');
+    await leads('ArrowDown', 'bin → usr/bin');
+    await leads('u', 'usr');
+    await expanded(0);
     await press('ArrowRight');
     await tab.getByRole('row', { name: 'nowhere' }).or(tab.getByRole('row', { name: /^bin/, level: 2 })).first().waitFor();
-    assert.equal(await press('ArrowRight'), 'bin');
-    assert.equal(await press('ArrowLeft'), 'usr');
-    assert.equal(await press('ArrowLeft'), 'usr');
-    assert.equal(await tab.getByRole('row', { expanded: true }).count(), 0);
-    assert.equal(await press('End'), 'var');
-    assert.equal(await press('e'), 'empty');
-    assert.equal(await press('e'), 'etc');
+    await expanded(1);
+    await leads('ArrowRight', 'bin');
+    await leads('ArrowLeft', 'usr');
+    await press('ArrowLeft');
+    await expanded(0);
+    await leads('End', 'var');
+    await leads('e', 'empty');
+    await leads('e', 'etc');
     await press('Enter');
     await tab.getByRole('row', { name: 'os-release' }).waitFor();
-    assert.equal(await press('ArrowDown'), 'os-release');
+    await leads('ArrowDown', 'os-release');
     await press('Enter');
     await tab.getByText('VERSION=2').waitFor();
     assert.match(await tab.evaluate(() => location.hash), /@sha256:[0-9a-f]{64}\/-\/etc\/os-release$/);
@@ -141,7 +144,7 @@ test('files are shown by what they hold', async () => {
     await panel.getByText('UTF-8, 401 lines').waitFor();
     await panel.getByRole('button', { name: 'Link to line 3', exact: true }).click();
     await panel.getByRole('button', { name: 'Link to line 5', exact: true }).click({ modifiers: ['Shift'] });
-    assert.equal(await panel.locator('.marked').count(), 3);
+    await until('three lines', async () => (await panel.locator('.marked').count()) === 3);
     assert.match(await tab.evaluate(() => location.hash), /lines=3-5/);
     const show = (path) => tab.evaluate((path) => (location.hash = location.hash.replace(/\/-\/.*/, `/-${path}`)), path);
 
