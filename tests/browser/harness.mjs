@@ -75,6 +75,11 @@ http: {addr: 127.0.0.1:${port}${tls ? `, tls: {certificate: ${tls.certificate}, 
         host,
         root,
         forget: () => void (seen = lines().length - 1),
+        /** Forgets what was asked for until now, once nothing has been for a while. */
+        settle: async () => {
+            for (let before = 0; before !== lines().length; await sleep(500)) before = lines().length;
+            seen = lines().length - 1;
+        },
         requests: () =>
             lines().slice(seen).flatMap((line) => {
                 const found = /"([A-Z]+) (\S+) HTTP\/[\d.]+" (\d+) (\d+)/.exec(line);

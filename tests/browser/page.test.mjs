@@ -293,9 +293,10 @@ test('files and directories are downloaded', async () => {
 test('a large download says first what it fetches, and can be left', async () => {
     const { tab, close } = await open('/-/big.bin', { acceptDownloads: true });
     await tab.waitForFunction(() => navigator.serviceWorker.controller);
+    await tab.getByText('00000000').waitFor();
+    await registry.settle();
     const question = tab.getByRole('dialog', { name: 'Download big.bin?' });
     await tab.getByRole('button', { name: /^Download \(/ }).click();
-    registry.forget();
     const said = await question.getByText('That fetches').textContent();
     const [, megabytes, number] = /fetches ([\d.]+) MB in about (\d+) requests/.exec(said);
     await tab.keyboard.press('Escape');
