@@ -140,16 +140,19 @@ test('50,000 names scroll without a frame of more than 50 ms', async () => {
         return (await busy()) - before;
     };
     const check = async (list) => {
-        // What others do on the machine costs time of this processor, too: the best of three counts.
-        let longest = Infinity;
-        for (let run = 0; run < 3 && longest > 50; run += 1) {
+        // What the page does for a step it does every time; what others do on the machine is added to any step, of all its
+        // parts. So a step counts as it was at its best, but for the first time when all steps but a few have to be as short.
+        const best = Array(60).fill(Infinity);
+        const longest = () => Math.max(...best);
+        for (let run = 0; run < 5 && longest() > 50; run += 1) {
             const steps = [];
-            for (let step = 0; step < 60; step += 1) steps.push(await scroll(list, step));
+            for (let step = 0; step < best.length; step += 1) steps.push(await scroll(list, step));
+            steps.forEach((took, step) => (best[step] = Math.min(best[step], took)));
             steps.sort((one, other) => one - other);
-            longest = Math.min(longest, steps.at(-1));
             console.log(`scrolling ${list}: ${steps[steps.length >> 1].toFixed(1)} ms a step, at most ${steps.at(-1).toFixed(1)} ms`);
+            if (run === 0) assert.ok(steps.at(-4) <= 50, `several steps of ${steps.at(-4)} ms`);
         }
-        assert.ok(longest <= 50, `a step of ${longest} ms`);
+        assert.ok(longest() <= 50, `a step of ${longest()} ms`);
     };
     await check('[role=treegrid]');
     await tab.evaluate((host) => (location.hash += `?panel=against&with=${host}/looks:before`), registry.host);
