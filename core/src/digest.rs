@@ -35,21 +35,27 @@ impl Digest {
     /// The 64 hex digits without the algorithm; safe as a file name.
     #[must_use]
     pub fn hex(&self) -> String {
-        let mut hex = String::with_capacity(64);
-        for byte in self.0 {
-            for nibble in [byte >> 4, byte & 15] {
-                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
+        String::from(text(&self.hex_digits()))
+    }
+
+    fn hex_digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *pair = [byte >> 4, byte & 15].map(|nibble| b"0123456789abcdef"[usize::from(nibble)]);
         }
-        hex
+        digits
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(text(&self.hex_digits()))
     }
+}
+
+fn text(digits: &[u8]) -> &str {
+    core::str::from_utf8(digits).unwrap_or_default()
 }
 
 impl fmt::Debug for Digest {
@@ -82,11 +88,22 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (algorithm, hex) = text.split_once(':').ok_or(DigestError::Malformed)?;
-        if algorithm != "sha256" {
-            return Err(DigestError::UnsupportedAlgorithm);
-        }
-        let hex: &[u8; 64] = hex.as_bytes().try_into().map_err(|_| DigestError::Malformed)?;
+        Self::from_text(text.as_bytes())
+    }
+}
+
+impl Digest {
+    /// Parses what [`FromStr`] parses, for text that was not yet checked to be UTF-8.
+    pub(crate) fn from_text(text: &[u8]) -> Result<Self, DigestError> {
+        let Some(hex) = text.strip_prefix(b"sha256:") else {
+            let other = text.contains(&b':');
+            return Err(if other {
+                DigestError::UnsupportedAlgorithm
+            } else {
+                DigestError::Malformed
+            });
+        };
+        let hex: &[u8; 64] = hex.try_into().map_err(|_| DigestError::Malformed)?;
         let mut bytes = [0; 32];
         let mut seen = 0;
         for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_chunks().0) {

@@ -8,6 +8,7 @@ pub mod layers;
 pub mod naive;
 pub mod operations;
 pub mod processes;
+pub mod processor_time;
 pub mod proxy;
 pub mod push_registry;
 pub mod scratch;

@@ -148,15 +148,16 @@ impl Lexer {
         offset: u64,
         report: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let unexpected = JsonError::Unexpected { offset }.into();
+        // Made where it is needed: this runs for every byte.
+        let unexpected = || JsonError::Unexpected { offset }.into();
         match self.state {
-            State::Escape => return self.escape(byte).ok_or(unexpected),
+            State::Escape => return self.escape(byte).ok_or_else(unexpected),
             State::Unicode(count, value) => {
-                return self.unicode(byte, count, value).ok_or(unexpected);
+                return self.unicode(byte, count, value).ok_or_else(unexpected);
             }
             State::Literal([next, rest @ ..], value) => {
                 if byte != *next {
-                    return Err(unexpected);
+                    return Err(unexpected());
                 }
                 if rest.is_empty() {
                     report(value.map_or(Event::Null, Event::Bool))?;
@@ -183,7 +184,7 @@ impl Lexer {
             (State::Colon, b':') => self.state = State::Value,
             (State::FirstKey | State::Key, b'"') => self.start_text(true),
             (State::Value | State::FirstItem, _) => self.start_value(byte, offset, report)?,
-            _ => return Err(unexpected),
+            _ => return Err(unexpected()),
         }
         Ok(())
     }
@@ -194,7 +195,6 @@ impl Lexer {
         offset: u64,
         report: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let unexpected = JsonError::Unexpected { offset }.into();
         match byte {
             b'{' => {
                 self.push(true)?;
@@ -213,7 +213,7 @@ impl Lexer {
             b't' => self.state = State::Literal(b"rue", Some(true)),
             b'f' => self.state = State::Literal(b"alse", Some(false)),
             b'n' => self.state = State::Literal(b"ull", None),
-            _ => return Err(unexpected),
+            _ => return Err(JsonError::Unexpected { offset }.into()),
         }
         Ok(())
     }
@@ -396,17 +396,18 @@ fn end_of_plain(text: &[u8]) -> Option<usize> {
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     // The highest bit of every byte that is below `limit`, and perhaps of some that follow one.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
-    let (words, _) = text.as_chunks::<8>();
-    let skipped = words.iter().take_while(|word| {
-        let word = u64::from_le_bytes(**word);
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
         let quotes = below(word ^ (ONES * 0x22), 1);
         let backslashes = below(word ^ (ONES * 0x5c), 1);
-        quotes | backslashes | below(word, 0x20) == 0
-    });
-    let start = skipped.count() * 8;
-    let rest = text.get(start..)?;
+        let stops = quotes | backslashes | below(word, 0x20);
+        if stops != 0 {
+            return Some(at * 8 + stops.trailing_zeros() as usize / 8);
+        }
+    }
     let stop = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-    stop.map(|stop| start + stop)
+    stop.map(|stop| words.len() * 8 + stop)
 }
 
 /// Whether text is a number by the grammar of RFC 8259 section 6.

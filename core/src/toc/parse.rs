@@ -41,64 +41,64 @@ enum Place {
     Xattrs,
 }
 
-/// The fields of an entry, and at the top level.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Ignored,
-    EntryList,
-    Name,
-    Type,
-    Size,
-    ModTime,
-    LinkName,
-    Mode,
-    Uid,
-    Gid,
-    Offset,
-    InnerOffset,
-    DevMajor,
-    DevMinor,
-    Xattrs,
-    Digest,
-    ChunkOffset,
-    ChunkSize,
-    ChunkDigest,
-    ChunkType,
+macro_rules! fields {
+    ($($field:ident $name:literal)*) => {
+        /// The fields of an entry, and at the top level.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        enum Field {
+            Ignored,
+            EntryList,
+            $($field,)*
+        }
+
+        impl Field {
+            const NAMED: &[(&[u8], Self)] = &[$(($name, Self::$field),)*];
+
+            /// Nearly all are written as they are here. This compares them as numbers, and calls nothing.
+            fn exact(key: &[u8]) -> Option<Self> {
+                match key {
+                    $($name => Some(Self::$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-const FIELDS: [(&str, Field); 18] = [
-    ("name", Field::Name),
-    ("type", Field::Type),
-    ("size", Field::Size),
-    ("modtime", Field::ModTime),
-    ("linkName", Field::LinkName),
-    ("mode", Field::Mode),
-    ("uid", Field::Uid),
-    ("gid", Field::Gid),
-    ("offset", Field::Offset),
-    ("innerOffset", Field::InnerOffset),
-    ("devMajor", Field::DevMajor),
-    ("devMinor", Field::DevMinor),
-    ("xattrs", Field::Xattrs),
-    ("digest", Field::Digest),
-    ("chunkOffset", Field::ChunkOffset),
-    ("chunkSize", Field::ChunkSize),
-    ("chunkDigest", Field::ChunkDigest),
-    ("chunkType", Field::ChunkType),
-];
+fields! {
+    Name b"name"
+    Type b"type"
+    Size b"size"
+    ModTime b"modtime"
+    LinkName b"linkName"
+    Mode b"mode"
+    Uid b"uid"
+    Gid b"gid"
+    Offset b"offset"
+    InnerOffset b"innerOffset"
+    DevMajor b"devMajor"
+    DevMinor b"devMinor"
+    Xattrs b"xattrs"
+    Digest b"digest"
+    ChunkOffset b"chunkOffset"
+    ChunkSize b"chunkSize"
+    ChunkDigest b"chunkDigest"
+    ChunkType b"chunkType"
+}
 
 impl Field {
     /// Names match without regard to case, as the writers' JSON library reads them.
     fn of(key: &[u8]) -> Self {
-        // Nearly all are written as they are here.
-        let exact = FIELDS.iter().find(|(name, _)| name.as_bytes() == key);
-        let field = exact
-            .or_else(|| FIELDS.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(key)));
-        field.map_or(Self::Ignored, |(_, field)| *field)
+        Self::exact(key).unwrap_or_else(|| {
+            let mut named = Self::NAMED.iter();
+            let field = named.find(|(name, _)| name.eq_ignore_ascii_case(key));
+            field.map_or(Self::Ignored, |(_, field)| *field)
+        })
     }
 
     fn name(self) -> &'static str {
-        FIELDS.iter().find(|(_, field)| *field == self).map_or("entries", |(name, _)| name)
+        let name = Self::NAMED.iter().find(|(_, field)| *field == self);
+        name.and_then(|(name, _)| core::str::from_utf8(name).ok()).unwrap_or("entries")
     }
 }
 
@@ -280,10 +280,10 @@ impl Entries {
 }
 
 fn number(entry: &mut Entry, field: Field, digits: &[u8]) -> Result<(), EntryFault> {
-    let fault = EntryFault::Number(field.name());
+    let fault = || EntryFault::Number(field.name());
     let number = core::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<i64>().ok());
-    let wide = number.and_then(|number| u64::try_from(number).ok()).ok_or(fault);
-    let narrow = wide.and_then(|wide| u32::try_from(wide).map_err(|_| fault));
+    let wide = number.and_then(|number| u64::try_from(number).ok()).ok_or_else(fault);
+    let narrow = || wide.and_then(|wide| u32::try_from(wide).map_err(|_| fault()));
     match field {
         Field::Size => entry.size = wide?,
         Field::Offset => entry.offset = wide?,
@@ -293,10 +293,10 @@ fn number(entry: &mut Entry, field: Field, digits: &[u8]) -> Result<(), EntryFau
         // Some tars carry the file type above the permission bits.
         #[allow(clippy::cast_possible_truncation, reason = "masked")]
         Field::Mode => entry.mode = (wide? & 0o7777) as u16,
-        Field::Uid => entry.uid = narrow?,
-        Field::Gid => entry.gid = narrow?,
-        Field::DevMajor => entry.device.0 = narrow?,
-        Field::DevMinor => entry.device.1 = narrow?,
+        Field::Uid => entry.uid = narrow()?,
+        Field::Gid => entry.gid = narrow()?,
+        Field::DevMajor => entry.device.0 = narrow()?,
+        Field::DevMinor => entry.device.1 = narrow()?,
         _ => return Err(EntryFault::Field(field.name())),
     }
     Ok(())
@@ -333,8 +333,7 @@ fn digest(bytes: &[u8]) -> Result<Option<[u8; 32]>, EntryFault> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let digest = core::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Digest>().ok());
-    let digest = *digest.ok_or(EntryFault::Digest)?.as_bytes();
+    let digest = *Digest::from_text(bytes).map_err(|_| EntryFault::Digest)?.as_bytes();
     // The tables mark a chunk without a digest by zeros, which nothing is known to hash to.
     if digest == [0; 32] { Err(EntryFault::Digest) } else { Ok(Some(digest)) }
 }

@@ -1,5 +1,6 @@
 //! The bytes of a layer, for a sandbox.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,10 +59,10 @@ impl Source for BlobSource {
         Ok(())
     }
 
-    fn external_toc(&self) -> Result<Vec<u8>, Error> {
+    fn external_toc(&self) -> Result<Cow<'_, [u8]>, Error> {
         let digest = self.image.layers[self.layer].descriptor.digest;
         let toc = self.runtime.block_on(self.image.external_toc(digest));
-        Ok(toc.map_err(failed)?.into())
+        Ok(Cow::Owned(toc.map_err(failed)?.into()))
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use wasmparser::{Parser, Payload};
+use wasmparser::{BinaryReader, Parser, Payload};
 use wit_component::ComponentEncoder;
 use wit_parser::Resolve;
 
@@ -31,12 +31,29 @@ fn main() -> ExitCode {
 
 fn run(module: &str, component: &str) -> Result<()> {
     let core = fs::read(module).with_context(|| format!("cannot read {module}"))?;
-    let encoded = ComponentEncoder::default().validate(true).module(&core)?.encode()?;
+    let encoded =
+        without_names(&ComponentEncoder::default().validate(true).module(&core)?.encode()?)?;
     let imports = imports(&encoded)?;
     if !imports.is_empty() {
         bail!("the component imports {}; it must import nothing", imports.join(", "));
     }
     fs::write(component, encoded).with_context(|| format!("cannot write {component}"))
+}
+
+/// The component without the custom section that names what is inside, for people who debug its making.
+fn without_names(component: &[u8]) -> Result<Vec<u8>> {
+    let mut reader = BinaryReader::new(component, 0);
+    let mut stripped = reader.read_bytes(8)?.to_vec();
+    while !reader.eof() {
+        let start = component.len() - reader.bytes_remaining();
+        let custom = reader.read_u8()? == 0;
+        let content = reader.read_reader()?;
+        let named = custom && content.clone().read_string()? == "component-name";
+        if !named {
+            stripped.extend(&component[start..component.len() - reader.bytes_remaining()]);
+        }
+    }
+    Ok(stripped)
 }
 
 /// Writes the types and functions of the interface as JSON.

@@ -1,5 +1,6 @@
 //! An instance of the component, and the loop that every host of it has.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +28,7 @@ pub trait Source {
     ///
     /// # Errors
     /// [`Error::Source`]; unless a source knows better, that there is none.
-    fn external_toc(&self) -> Result<Vec<u8>, Error> {
+    fn external_toc(&self) -> Result<Cow<'_, [u8]>, Error> {
         Err(Error::Source("the table of contents is in another image".into()))
     }
 }

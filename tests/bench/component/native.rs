@@ -1,5 +1,5 @@
-//! Makes the inputs of the benchmark in a directory, and does natively what the component does with them:
-//! `cargo bench --package lazystar-tests --bench component -- DIRECTORY`; prints seconds as JSON.
+//! Does natively what the component does with the inputs of the benchmark, which are in a directory or else are made
+//! there: `cargo bench --package lazystar-tests --bench component -- DIRECTORY`; prints seconds as JSON.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, or stops")]
 
 use std::collections::BTreeMap;
@@ -7,9 +7,9 @@ use std::env;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
+use std::slice;
 use std::sync::Arc;
 
-use lazystar_core::Toc;
 use lazystar_core::codec::PortableCodec;
 use lazystar_core::fetch::Priority;
 use lazystar_core::layer::{FetchPolicy, Layer, Output, Presence};
@@ -17,14 +17,17 @@ use lazystar_core::open::{OpenOptions, OpenOutput, Opener};
 use lazystar_core::toc::{ChunkIndex, Kind, NodeId};
 use lazystar_core::verify::verify;
 use lazystar_core::write::Format;
+use lazystar_core::{Digest, Toc};
+use lazystar_tests::corpus::TOC_DIGEST;
 use lazystar_tests::layers::{build, estargz_by_hand, file, options};
+use lazystar_tests::processor_time::best;
 use lazystar_tests::script_host::Random;
 use lazystar_tests::synthetic;
 use serde_json::{Value, json};
 
-/// Files whose reading is planned, and how far apart they are.
-const PLANNED: u32 = 5000;
-const STRIDE: u32 = 40;
+/// Files whose reading is planned, as many as the component asks for at once, and how far apart they are.
+const PLANNED: usize = 1000;
+const STRIDE: usize = 20;
 const CHUNK: u32 = 4 << 20;
 
 /// A layer of which only the last bytes are needed.
@@ -33,6 +36,30 @@ struct Input {
     tail: Vec<u8>,
     toc: Vec<u8>,
     annotations: BTreeMap<String, String>,
+}
+
+impl Input {
+    fn write(&self, directory: &Path, name: &str, kind: &str, amount: usize) -> Value {
+        let file = |part: &str, bytes: &[u8]| {
+            let file = format!("{name}-{part}").replace(' ', "-");
+            fs::write(directory.join(&file), bytes).unwrap();
+            file
+        };
+        json!({
+            "name": name, "kind": kind, "amount": amount, "size": self.size, "annotations": self.annotations,
+            "tail": file("tail", &self.tail), "toc": file("toc", &self.toc),
+        })
+    }
+
+    fn read(directory: &Path, case: &Value) -> Self {
+        let file = |part: &str| fs::read(directory.join(case[part].as_str().unwrap())).unwrap();
+        Self {
+            size: case["size"].as_u64().unwrap(),
+            tail: file("tail"),
+            toc: file("toc"),
+            annotations: serde_json::from_value(case["annotations"].clone()).unwrap(),
+        }
+    }
 }
 
 /// Text that shrinks to about a third.
@@ -64,7 +91,8 @@ fn synthetic(entries: u32, external: bool) -> Input {
         blob
     };
     let toc = json.into_bytes();
-    Input { size: payload + blob.len() as u64, tail: blob, toc, annotations: BTreeMap::new() }
+    let digest = (TOC_DIGEST.to_owned(), Digest::of(&toc).to_string());
+    Input { size: payload + blob.len() as u64, tail: blob, toc, annotations: [digest].into() }
 }
 
 fn packed(format: Format, content: &[u8]) -> Input {
@@ -78,24 +106,8 @@ fn packed(format: Format, content: &[u8]) -> Input {
     }
 }
 
-/// What this thread has had of a processor.
-fn cpu_seconds() -> f64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
-}
-
-/// The fastest of several runs: the one that others disturbed least.
-fn best<T>(mut run: impl FnMut() -> T) -> f64 {
-    let runs = (0..5).map(|_| {
-        let start = cpu_seconds();
-        black_box(run());
-        cpu_seconds() - start
-    });
-    runs.fold(f64::INFINITY, f64::min)
-}
-
 fn open(input: &Input) -> Arc<Toc> {
-    let toc_digest = input.annotations.get(lazystar_tests::corpus::TOC_DIGEST);
+    let toc_digest = input.annotations.get(TOC_DIGEST);
     let options = OpenOptions {
         toc_digest: toc_digest.map(|digest| digest.parse().unwrap()),
         unverified: true,
@@ -130,12 +142,12 @@ impl Presence for Nothing {
     }
 }
 
-/// What is to be fetched for one file after the other.
+/// What is to be fetched for files that are read by the same reader.
 fn plan(toc: &Arc<Toc>, files: &[NodeId]) -> u64 {
     let policy = FetchPolicy { min_span: 0, max_ahead: 0, ..FetchPolicy::default() };
+    let mut layer = Layer::new(Arc::clone(toc), policy);
     let mut wanted = 0;
     for file in files {
-        let mut layer = Layer::new(Arc::clone(toc), policy);
         let _ = layer.read(toc.flat_range(*file), Priority::Demand, &Nothing);
         while let Some(output) = layer.poll_output() {
             if let Output::Fetch(request) = output {
@@ -172,58 +184,71 @@ fn read(input: &Input, toc: &Arc<Toc>) -> u64 {
     bytes
 }
 
-fn main() {
-    let directory = env::args().nth(1).filter(|it| !it.starts_with('-')).expect("no directory");
-    let directory = Path::new(&directory);
+/// Makes the inputs.
+fn make(directory: &Path) {
     fs::create_dir_all(directory).unwrap();
     let content = text(64 << 20);
     fs::write(directory.join("plain"), &content).unwrap();
-    let (mut cases, mut seconds) = (Vec::new(), serde_json::Map::new());
-    let mut add = |name: &str, kind: &str, amount: usize, input: &Input, taken: f64| {
-        let file = |part: &str, bytes: &[u8]| {
-            let file = format!("{name}-{part}").replace(' ', "-");
-            fs::write(directory.join(&file), bytes).unwrap();
-            file
-        };
-        cases.push(json!({
-            "name": name, "kind": kind, "amount": amount, "size": input.size, "annotations": input.annotations,
-            "tail": file("tail", &input.tail), "toc": file("toc", &input.toc),
-        }));
-        seconds.insert(name.to_owned(), taken.into());
-    };
+    let mut cases = Vec::new();
     for entries in [10_000, 200_000] {
         let input = synthetic(entries, true);
-        let taken = best(|| open(&input));
-        add(&format!("parse {entries}"), "open", input.toc.len(), &input, taken);
+        let amount = input.toc.len();
+        cases.push(input.write(directory, &format!("parse {entries}"), "open", amount));
+        cases.push(input.write(directory, &format!("hash {entries}"), "hash", amount));
         let input = synthetic(entries, false);
-        let taken = best(|| open(&input));
-        add(&format!("open {entries}"), "open", input.toc.len(), &input, taken);
+        cases.push(input.write(directory, &format!("open {entries}"), "open", amount));
     }
     let input = synthetic(200_000, true);
     let toc = open(&input);
-    let regular = (0..toc.node_count()).map(NodeId).filter(|it| toc.kind(*it) == Kind::Regular);
-    let files: Vec<_> = regular.step_by(STRIDE as usize / 2).take(PLANNED as usize).collect();
-    add("plan", "plan", files.len(), &input, best(|| plan(&toc, &files)));
-    let numbers: Vec<_> = files.iter().map(|file| file.0).collect();
+    let regular = (0..toc.node_count()).filter(|it| toc.kind(NodeId(*it)) == Kind::Regular);
+    let planned: Vec<_> = regular.step_by(STRIDE).take(PLANNED).collect();
+    cases.push(input.write(directory, "plan", "plan", planned.len()));
+    cases.push(input.write(directory, "plan one by one", "plan one by one", planned.len()));
     for (name, format) in [
         ("inflate", Format::LegacyStargz),
         ("inflate and verify", Format::Estargz),
         ("unzstd and verify", Format::ZstdChunked),
     ] {
         let input = packed(format, &content);
-        let toc = open(&input);
-        assert_eq!(read(&input, &toc), content.len() as u64);
-        add(name, "read", content.len(), &input, best(|| read(&input, &toc)));
+        assert_eq!(read(&input, &open(&input)), content.len() as u64);
+        cases.push(input.write(directory, name, "read", content.len()));
     }
     let input = packed(Format::Estargz, &content);
-    let toc = open(&input);
-    let check = || {
-        for (at, chunk) in (0..).zip(content.chunks(CHUNK as usize)) {
-            black_box(verify(&toc, ChunkIndex(at), chunk).unwrap().bytes().to_vec());
-        }
-    };
-    add("verify", "cached", content.len(), &input, best(check));
-    let inputs = json!({ "cases": cases, "planned": numbers, "chunk": CHUNK });
+    cases.push(input.write(directory, "verify", "cached", content.len()));
+    let inputs = json!({ "cases": cases, "planned": planned, "chunk": CHUNK });
     fs::write(directory.join("cases.json"), inputs.to_string()).unwrap();
+}
+
+fn main() {
+    let directory = env::args().nth(1).filter(|it| !it.starts_with('-')).expect("no directory");
+    let directory = Path::new(&directory);
+    let cases = directory.join("cases.json");
+    if !cases.exists() {
+        make(directory);
+    }
+    let inputs: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
+    let planned: Vec<u32> = serde_json::from_value(inputs["planned"].clone()).unwrap();
+    let planned: Vec<_> = planned.into_iter().map(NodeId).collect();
+    let content = fs::read(directory.join("plain")).unwrap();
+    let mut seconds = serde_json::Map::new();
+    for case in inputs["cases"].as_array().unwrap() {
+        let input = Input::read(directory, case);
+        let toc = open(&input);
+        let taken = match case["kind"].as_str().unwrap() {
+            "open" => best(|| open(&input)),
+            "hash" => best(|| Digest::of(&input.toc)),
+            "plan" => best(|| plan(&toc, &planned)),
+            "plan one by one" => {
+                best(|| planned.iter().map(|file| plan(&toc, slice::from_ref(file))).sum::<u64>())
+            }
+            "read" => best(|| read(&input, &toc)),
+            _ => best(|| {
+                for (at, chunk) in (0..).zip(content.chunks(CHUNK as usize)) {
+                    black_box(verify(&toc, ChunkIndex(at), chunk).unwrap().bytes().to_vec());
+                }
+            }),
+        };
+        seconds.insert(case["name"].as_str().unwrap().to_owned(), taken.into());
+    }
     println!("{}", Value::Object(seconds));
 }

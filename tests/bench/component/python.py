@@ -15,11 +15,12 @@ call = engine.call
 
 
 def best(run):
-    fastest = float("inf")
-    for _ in range(5):
+    begin, runs, fastest = time.monotonic(), 0, float("inf")
+    while runs < 3 or time.monotonic() - begin < 0.5:
         start = time.process_time()
         run()
         fastest = min(fastest, time.process_time() - start)
+        runs += 1
     return fastest
 
 
@@ -50,11 +51,11 @@ def reader_of(layer):
     return call("layers.[method]layer.read", layer, [(file.id, 0, file.size)])
 
 
-def plan(case, layer):
-    for file in inputs["planned"]:
-        reader = call("layers.[method]layer.read", layer, [(file, 0, 1 << 40)])
-        assert call("layers.[method]reader.poll", reader, 0).tag == "need"
-        reader.close()
+def plan(layer, files):
+    reader = call("layers.[method]layer.read", layer, [(file, 0, 1 << 40) for file in files])
+    step = call("layers.[method]reader.poll", reader, 0)
+    assert step.tag == "need" and sum(len(need.chunks) for need in step.value) == len(files)
+    reader.close()
 
 
 def read(case, layer):
@@ -83,7 +84,9 @@ for case in inputs["cases"]:
     case["bytes"] = directory.joinpath(case["tail"]).read_bytes()
     case["json"] = directory.joinpath(case["toc"]).read_bytes()
     layer = open_layer(case)
-    run = {"open": lambda: open_layer(case).close(), "plan": lambda: plan(case, layer),
+    run = {"open": lambda: open_layer(case).close(), "hash": lambda: call("oci.digest-of", case["json"]),
+           "plan": lambda: plan(layer, inputs["planned"]),
+           "plan one by one": lambda: [plan(layer, [file]) for file in inputs["planned"]],
            "read": lambda: read(case, layer), "cached": lambda: cached(case, layer)}[case["kind"]]
     seconds[case["name"]] = best(run)
     layer.close()

@@ -7,14 +7,17 @@
     reason = "a benchmark prints, or stops"
 )]
 
+use std::borrow::Cow;
 use std::env;
 use std::fs;
 use std::path::Path;
+use std::slice;
 use std::time::Duration;
 
 use lazystar_plugin::layers::{Descriptor, ReadStep, Span};
 use lazystar_plugin::types::ByteRange;
 use lazystar_plugin::{Engine, Error, Give, Handle, Limits, Sandbox, Source, Trust};
+use lazystar_tests::processor_time::best;
 use serde_json::Value;
 
 /// A layer of which only the last bytes are here; before them are zeros.
@@ -40,25 +43,9 @@ impl Source for Input {
         Ok(())
     }
 
-    fn external_toc(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.toc.clone())
+    fn external_toc(&self) -> Result<Cow<'_, [u8]>, Error> {
+        Ok(Cow::Borrowed(&self.toc))
     }
-}
-
-/// What this thread has had of a processor.
-fn cpu_seconds() -> f64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
-}
-
-/// The fastest of several runs: the one that others disturbed least.
-fn best(mut run: impl FnMut()) -> f64 {
-    let runs = (0..5).map(|_| {
-        let start = cpu_seconds();
-        run();
-        cpu_seconds() - start
-    });
-    runs.fold(f64::INFINITY, f64::min)
 }
 
 fn whole(sandbox: &Sandbox, layer: Handle) -> Span {
@@ -70,19 +57,19 @@ fn whole(sandbox: &Sandbox, layer: Handle) -> Span {
 }
 
 fn plan(sandbox: &Sandbox, layer: Handle, files: &[u32]) {
-    for file in files {
-        let span = Span { file: *file, offset: 0, length: 1 << 40 };
-        let reader = sandbox
-            .call(|api, store| {
-                let layers = api.lazystar_engine_layers();
-                let reader = layers.layer().call_read(&mut *store, layer, &[span])?.unwrap();
-                let step = layers.reader().call_poll(store, reader, 0)?.unwrap();
-                assert!(matches!(step, ReadStep::Need(_)));
-                Ok(reader)
-            })
-            .unwrap();
-        sandbox.drop_handle(reader).unwrap();
-    }
+    let spans: Vec<_> =
+        files.iter().map(|file| Span { file: *file, offset: 0, length: 1 << 40 }).collect();
+    let reader = sandbox
+        .call(|api, store| {
+            let layers = api.lazystar_engine_layers();
+            let reader = layers.layer().call_read(&mut *store, layer, &spans)?.unwrap();
+            let step = layers.reader().call_poll(store, reader, 0)?.unwrap();
+            let ReadStep::Need(needs) = step else { panic!("nothing to fetch") };
+            assert_eq!(needs.iter().map(|need| need.chunks.len()).sum::<usize>(), files.len());
+            Ok(reader)
+        })
+        .unwrap();
+    sandbox.drop_handle(reader).unwrap();
 }
 
 /// Reads with the chunks from a cache.
@@ -142,7 +129,15 @@ fn main() {
         let layer = open();
         let taken = match case["kind"].as_str().unwrap() {
             "open" => best(|| sandbox.drop_handle(open()).unwrap()),
+            "hash" => best(|| {
+                sandbox
+                    .call(|api, store| api.lazystar_engine_oci().call_digest_of(store, &input.toc))
+                    .unwrap();
+            }),
             "plan" => best(|| plan(&sandbox, layer, &planned)),
+            "plan one by one" => best(|| {
+                planned.iter().for_each(|file| plan(&sandbox, layer, slice::from_ref(file)));
+            }),
             "cached" => best(|| cached(&sandbox, layer, &plain, chunk)),
             _ => best(|| {
                 let mut bytes = 0;

@@ -1,5 +1,6 @@
 //! What core reads is read here too, and a sandbox is stopped when it has to be.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,8 @@ impl Source for Blob {
         Ok(())
     }
 
-    fn external_toc(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.toc.clone())
+    fn external_toc(&self) -> Result<Cow<'_, [u8]>, Error> {
+        Ok(Cow::Borrowed(&self.toc))
     }
 }
 
