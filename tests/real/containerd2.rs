@@ -12,17 +12,22 @@ const SCRIPT: &str = r#"
 registry=$1 pulled=$2 rpulled=$3 transferred=$4 plain=$5
 digest='tar --create --sort=name --format=gnu --numeric-owner /usr 2>/dev/null | sha256sum'
 count() { grep -c "\"remote-snapshot-prepared\":\"$1\"" lazystar.log || true; }
-run() { ctr run --rm --net-host --snapshotter "$1" "$registry/$2" "run-$RANDOM-$$" sh -c "$digest"; }
+# A container that does not run ends the script, with what ctr says of it.
+run() {
+    local of
+    of=$(ctr run --rm --net-host --snapshotter "$2" "$registry/$3" "run-$RANDOM-$$" sh -c "$digest")
+    echo "$1 $of"
+}
 ctr images pull --local --plain-http "$registry/$plain" >/dev/null
-echo "expected $(run overlayfs "$plain")"
+run expected overlayfs "$plain"
 before=$(du -sk root/io.containerd.content.v1.content | cut -f1)
 lazystar pull --address sock "$registry/$pulled" >&2
-echo "pulled $(run stargz "$pulled")"
+run pulled stargz "$pulled"
 ctr-remote --address "$state/sock" images rpull --plain-http "$registry/$rpulled" >&2
-echo "rpulled $(run stargz "$rpulled")"
+run rpulled stargz "$rpulled"
 before_transfer=$(count true)
 ctr images pull --plain-http --snapshotter stargz "$registry/$transferred" >&2
-echo "transferred $(run stargz "$transferred")"
+run transferred stargz "$transferred"
 echo "by-transfer $(($(count true) - before_transfer))"
 echo "ordinary $(count false)"
 echo "stored $(($(du -sk root/io.containerd.content.v1.content | cut -f1) - before))"

@@ -442,3 +442,31 @@ fn clean(path: &[u8], out: &mut Vec<u8>) {
 fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_paths() {
+        for (path, expected) in [
+            ("a/b", "a/b"),
+            ("./a/b/", "a/b"),
+            ("/a//b", "a/b"),
+            (".//a", "a"),
+            ("././a/./", "a"),
+            ("a/../../b", "b"),
+            ("a/b/..", "a"),
+            ("..", ""),
+            ("./", ""),
+            ("/", ""),
+            ("", ""),
+            ("...", "..."),
+            (".a/..b", ".a/..b"),
+        ] {
+            let mut out = Vec::new();
+            clean(path.as_bytes(), &mut out);
+            assert_eq!(out, expected.as_bytes(), "{path}");
+        }
+    }
+}
