@@ -38,8 +38,28 @@ impl Digest {
         String::from(text(&self.hex_digits()))
     }
 
+    /// Parses what [`FromStr`] parses, for text that was not yet checked to be UTF-8.
+    pub(crate) fn from_text(text: &[u8]) -> Result<Self, DigestError> {
+        let Some(hex) = text.strip_prefix(b"sha256:") else {
+            let other = text.contains(&b':');
+            return Err(if other {
+                DigestError::UnsupportedAlgorithm
+            } else {
+                DigestError::Malformed
+            });
+        };
+        let hex: &[u8; 64] = hex.try_into().map_err(|_| DigestError::Malformed)?;
+        let mut bytes = [0; 32];
+        let mut seen = 0;
+        for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_chunks().0) {
+            let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
+            seen |= high | low;
+            *byte = high << 4 | low & 15;
+        }
+        if seen > 15 { Err(DigestError::Malformed) } else { Ok(Self(bytes)) }
+    }
+
     fn hex_digits(&self) -> [u8; 64] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 64];
         for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.0) {
             *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
@@ -93,28 +113,7 @@ impl FromStr for Digest {
     }
 }
 
-impl Digest {
-    /// Parses what [`FromStr`] parses, for text that was not yet checked to be UTF-8.
-    pub(crate) fn from_text(text: &[u8]) -> Result<Self, DigestError> {
-        let Some(hex) = text.strip_prefix(b"sha256:") else {
-            let other = text.contains(&b':');
-            return Err(if other {
-                DigestError::UnsupportedAlgorithm
-            } else {
-                DigestError::Malformed
-            });
-        };
-        let hex: &[u8; 64] = hex.try_into().map_err(|_| DigestError::Malformed)?;
-        let mut bytes = [0; 32];
-        let mut seen = 0;
-        for (byte, [high, low]) in bytes.iter_mut().zip(hex.as_chunks().0) {
-            let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
-            seen |= high | low;
-            *byte = high << 4 | low & 15;
-        }
-        if seen > 15 { Err(DigestError::Malformed) } else { Ok(Self(bytes)) }
-    }
-}
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// What each byte is worth as a lower-case hex digit, and 255 for those that are none. A TOC has
 /// more digests than anything else.
@@ -122,7 +121,7 @@ static NIBBLES: [u8; 256] = {
     let mut nibbles = [255; 256];
     let mut value = 0;
     while value < 16 {
-        nibbles[b"0123456789abcdef"[value as usize] as usize] = value;
+        nibbles[DIGITS[value as usize] as usize] = value;
         value += 1;
     }
     nibbles

@@ -3,32 +3,13 @@
 //! `cargo bench -p lazystar-tests --bench toc`; a table, and no judgement.
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
-
 use lazystar_core::open::OpenOptions;
 use lazystar_core::toc::TocReader;
 use lazystar_core::{Digest, Limits};
 use lazystar_tests::layers::estargz_by_hand;
+use lazystar_tests::processor_time::best;
 use lazystar_tests::script_host::{Answers, open};
 use lazystar_tests::synthetic;
-
-/// The fastest of several runs: the one that others disturbed least.
-fn best<T>(runs: u32, mut run: impl FnMut() -> T) -> (T, Duration) {
-    let mut timed = || {
-        let start = Instant::now();
-        let result = black_box(run());
-        (result, start.elapsed())
-    };
-    let mut fastest = timed();
-    for _ in 1..runs {
-        let next = timed();
-        if next.1 < fastest.1 {
-            fastest = next;
-        }
-    }
-    fastest
-}
 
 fn main() {
     println!(
@@ -44,19 +25,18 @@ fn main() {
             json.as_bytes().chunks(32 << 10).for_each(|piece| reader.feed(piece).expect("sound"));
             reader.finish(None, false).expect("sound")
         };
-        let runs = 2_000_000 / entries;
-        let (_, parsed) = best(runs.clamp(3, 20), parse);
+        let parsed = best(parse);
         let members = usize::try_from(footer.payload_end).expect("fits");
         let blob = estargz_by_hand(&vec![0; members], json.as_bytes());
         let all = || open(&blob, None, OpenOptions::default(), Answers::Whole).expect("sound");
-        let (toc, opened) = best(runs.clamp(3, 20), all);
+        let (toc, opened) = (all(), best(all));
         println!(
             "| {entries} | {:.1} | {:.1} | {:.1} | {:.1} | {:.2} M | {} |",
             json.len() as f64 / 1e6,
             (blob.len() - members) as f64 / 1e6,
-            parsed.as_secs_f64() * 1e3,
-            opened.as_secs_f64() * 1e3,
-            f64::from(entries) / opened.as_secs_f64() / 1e6,
+            parsed * 1e3,
+            opened * 1e3,
+            f64::from(entries) / opened / 1e6,
             toc.memory() / entries as usize,
         );
     }

@@ -417,13 +417,6 @@ impl Builder {
 
 /// Writes `path` without a leading slash, empty parts, `.` and `..`, which cannot leave the root.
 fn clean(path: &[u8], out: &mut Vec<u8>) {
-    let path = path.strip_prefix(b"./").unwrap_or(path);
-    let path = path.strip_suffix(b"/").unwrap_or(path);
-    let mut parts = path.split(|byte| *byte == b'/');
-    if parts.all(|part| !matches!(part, b"" | b"." | b"..")) {
-        out.extend_from_slice(path);
-        return;
-    }
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
